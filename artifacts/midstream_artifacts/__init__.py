@@ -1,0 +1,1 @@
+"""Where models come from: sources, digests, and the cache that keeps verified, immutable copies."""

@@ -1,0 +1,1 @@
+"""The `midstream` command line and, later, the Python client."""

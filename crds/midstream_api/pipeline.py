@@ -1,0 +1,190 @@
+"""The `Pipeline` resource: what a user writes.
+
+No I/O happens here: whether a model's file exists or connects to its neighbour is found out when the
+sources are resolved and the revision is loaded.
+"""
+
+import enum
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic.alias_generators import to_camel
+
+from midstream_api import names
+from midstream_api.base import Strict
+
+
+class Framework(enum.StrEnum):
+    ONNX = "ONNX"
+
+
+class Missing(enum.StrEnum):
+    """What a request's `null` or `NaN` in a field means."""
+
+    FORBID = "Forbid"
+    ALLOW = "Allow"
+
+
+class Source(Strict):
+    """Where a model's bytes come from."""
+
+    uri: Annotated[str, Field(min_length=1, max_length=2048)]
+    """A path (relative to the manifest) or a `file://`, `http://` or `https://` address."""
+
+
+class InputField(Strict):
+    """One input of a model, as callers name it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=names.FIELD_NAME)]
+    """The name callers use."""
+    tensor: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """The model's own name of this input. Left out: the input at the same position."""
+    missing: Annotated[Missing, Field(strict=False)] = Missing.FORBID
+    """`Forbid` refuses `null` and `NaN`; `Allow` hands them to the model as NaN."""
+
+
+class Verify(Strict):
+    """Golden rows: a candidate that does not reproduce them never serves."""
+
+    inputs: Annotated[list[dict[str, JsonValue]], Field(min_length=1, max_length=100)]
+    """Rows as a request has them: `{tensor: [4.0, 2.5]}`."""
+    outputs: Annotated[list[dict[str, JsonValue]], Field(min_length=1, max_length=100)]
+    """The expected row of outputs for each row of inputs: `{variable: [718013.75]}`."""
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 1e-6
+    """Largest accepted difference relative to the expected value."""
+
+    @model_validator(mode="after")
+    def _as_many_outputs_as_inputs(self) -> "Verify":
+        if len(self.inputs) != len(self.outputs):
+            raise ValueError(
+                f"verify has {len(self.inputs)} rows of inputs and {len(self.outputs)} of outputs; "
+                "give one row of outputs for each row of inputs"
+            )
+        return self
+
+
+class Model(Strict):
+    """One model, by name, version and source."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!has(self.inputs) || self.inputs.all(a, self.inputs.exists_one(b, b.name == a.name))",
+                    "message": "two inputs have the same name",
+                    "fieldPath": ".inputs",
+                },
+            ]
+        }
+    )
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=names.MODEL_NAME)]
+    """The model's name; part of the pipeline's version."""
+    version: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """The model's own version; part of the pipeline's version."""
+    framework: Annotated[Framework, Field(strict=False)] = Framework.ONNX
+    source: Source
+    """Where the model's bytes come from."""
+    sha256: Annotated[str, Field(pattern=names.SHA256)] | None = None
+    """Lower-case hexadecimal SHA-256 of the model file; the file is refused when it differs."""
+    inputs: Annotated[list[InputField], Field(min_length=1, max_length=64)] | None = None
+    """Renames the model's inputs, by position or by `tensor`. Left out: the model's own names."""
+    verify: Verify | None = None
+
+    @model_validator(mode="after")
+    def _input_names_are_unique(self) -> "Model":
+        _refuse_duplicates("inputs", [field.name for field in self.inputs or []])
+        return self
+
+
+class Step(Strict):
+    """One stage of a pipeline: exactly one kind, here `model`."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63, pattern=names.DNS_LABEL)]
+    """Survives swaps: metrics and logs are bound to it."""
+    model: Model
+
+    @model_validator(mode="before")
+    @classmethod
+    def _exactly_one_kind(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            kinds = [key for key in ("model", "split", "shadow") if key in data]
+            if len(kinds) > 1:
+                raise ValueError(
+                    f"step has {' and '.join(kinds)}; a step is exactly one kind, so make them two steps"
+                )
+            if kinds and kinds != ["model"]:
+                raise ValueError(f"step kind {kinds[0]!r} is not supported; use 'model'")
+        return data
+
+
+class Rollout(Strict):
+    """How a change reaches the running engines."""
+
+    allow_schema_change: bool = False
+    """Let a swap change the pipeline's inputs or outputs (names, types, shapes)."""
+
+
+class PipelineSpec(Strict):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self.steps.size() > 0",
+                    "message": "a pipeline needs at least one step",
+                    "fieldPath": ".steps",
+                },
+            ]
+        }
+    )
+
+    steps: Annotated[
+        list[Step],
+        Field(
+            min_length=1,
+            max_length=32,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+            },
+        ),
+    ]
+    """Run in order: each step's outputs are the next step's inputs."""
+    rollout: Rollout = Rollout()
+
+    @model_validator(mode="after")
+    def _step_names_are_unique(self) -> "PipelineSpec":
+        _refuse_duplicates("steps", [step.name for step in self.steps])
+        return self
+
+
+class ObjectMeta(Strict):
+    """The part of Kubernetes' object metadata that a manifest carries. What the API server adds is ignored."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="ignore")
+
+    name: Annotated[
+        str, Field(min_length=1, max_length=names.MAX_PIPELINE_NAME, pattern=names.DNS_LABEL)
+    ]
+    namespace: str | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class Pipeline(Strict):
+    """A machine-learning pipeline that is served and changed while it serves."""
+
+    api_version: Literal["midstream.dev/v1alpha1"]
+    kind: Literal["Pipeline"]
+    metadata: ObjectMeta
+    spec: PipelineSpec
+    status: Annotated[Any, Field(exclude=True)] = None
+    """Accepted so that the output of `kubectl get -o yaml` is a manifest too; never read."""
+
+
+def _refuse_duplicates(where: str, given: list[str]) -> None:
+    seen: set[str] = set()
+    for name in given:
+        if name in seen:
+            raise ValueError(f"{where} has two entries named {name!r}; names must be unique")
+        seen.add(name)

@@ -1,0 +1,1 @@
+"""The engine: serves a pipeline and swaps its models while it serves."""
