@@ -11,10 +11,8 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel
-
 from midstream_api import names
-from midstream_api.engineconfig import ResolvedStep, RevisionDocument
+from midstream_api.engineconfig import Assignment, Index, ResolvedStep, RevisionDocument
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, names.GROUP)
 
@@ -53,9 +51,13 @@ def version_of(pipeline: str, steps: Iterable[ResolvedStep]) -> str:
     return str(uuid.uuid5(NAMESPACE, f"{pipeline}/{digest(steps)}"))
 
 
-def dump(document: BaseModel) -> bytes:
-    """The bytes of a document as they lie in the config folder."""
-    return canonical(document.model_dump(mode="json", by_alias=True, exclude_defaults=False, exclude_none=True))
+def dump(document: RevisionDocument | Index | Assignment) -> bytes:
+    """The bytes of a document as they lie in the config folder.
+
+    Defaults are left out (but `schemaVersion`), so a later field with a default changes no revision.
+    """
+    value = document.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return canonical({"schemaVersion": document.schema_version, **value})
 
 
 def revision_id(document: RevisionDocument) -> str:
