@@ -1,0 +1,56 @@
+"""`python -m benchmarks`: everything that is measured, in one run, with the verdicts at the end."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import machine, peers, throughput
+from benchmarks.machine import Missing
+from benchmarks.report import Verdict
+
+_WHAT = ("throughput", "swap")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: every verdict holds. 1: one does not. 2: something is missing."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="*", choices=_WHAT, default=_WHAT, help="default: all")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
+    parser.add_argument("--seconds", type=float, default=3, help="of each timing (default: 3)")
+    parser.add_argument("--peers", help="only these, by name, with commas between them")
+    parser.add_argument("--mlserver", type=Path, help="Python of MLServer's environment")
+    options = parser.parse_args(arguments)
+    try:
+        if len(os.sched_getaffinity(0)) < 2:
+            raise Missing("two cores are needed: one for the server, one for the load")
+        verdicts = list(_run(options))
+    except Missing as missing:
+        print(f"cannot measure: {missing}", file=sys.stderr)
+        return 2
+    print()
+    for verdict in verdicts:
+        print(verdict)
+    return 0 if all(verdict.holds for verdict in verdicts) else 1
+
+
+def _run(options: argparse.Namespace) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    this = machine.Machine.this()
+    print(f"{this.cpu}, {this.cores} cores; Python {this.python}; {this.system}")
+    if "throughput" in options.what:
+        some = peers.all_of(throughput.peers(options.mlserver))
+        if options.peers:
+            wanted = options.peers.split(",")
+            some = [peer for peer in some if peer.name in wanted]
+        for peer in some:
+            found = machine.versions(peer.python, peer.packages)
+            print(f"{peer.name}: " + ", ".join(f"{name} {found[name]}" for name in found))
+        rounds = throughput.run(some, rounds=options.rounds, seconds=options.seconds)
+        verdicts += throughput.report(rounds)
+    return verdicts
+
+
+if __name__ == "__main__":
+    sys.exit(main())

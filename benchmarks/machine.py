@@ -1,0 +1,140 @@
+"""The machine: cores, processes, CPU time, versions of what is compared."""
+
+import contextlib
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from benchmarks import ROOT
+from kit import memory, wire
+
+SERVER_CORE, LOAD_CORE = 0, 1
+_TICKS = os.sysconf("SC_CLK_TCK")
+_START_SECONDS = 60.0
+
+
+class Missing(Exception):
+    """Something that a measurement needs is not on this machine; the message says how to get it."""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def pin(pid: int, core: int) -> None:
+    """Pin a process, its threads and all its descendants."""
+    for member in memory.tree(pid):
+        for task in Path(f"/proc/{member}/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(task.name), {core})
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process tree has used so far."""
+    total = 0
+    for member in memory.tree(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])  # utime, stime
+    return total / _TICKS
+
+
+@contextlib.contextmanager
+def process(
+    command: Sequence[str], *, env: Mapping[str, str], core: int | None, log: IO[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A child in a process group of its own, pinned from its start; ended with everything it started."""
+    if core is not None:
+        command = ["taskset", "-c", str(core), *command]
+    child = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **env}, stdout=log, stderr=log, process_group=0
+    )
+    try:
+        yield child
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
+        try:
+            child.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def wait_until_ok(port: int, raw: bytes, child: subprocess.Popen[bytes], log: Path) -> wire.Reply:
+    """Ask until a server answers a request with 200. Raises `RuntimeError` with the end of its log."""
+    deadline = time.monotonic() + _START_SECONDS
+    said = "no answer"
+    while time.monotonic() < deadline and child.poll() is None:
+        try:
+            reply = ask(port, raw)
+        except (OSError, ValueError) as error:
+            said = str(error)
+        else:
+            if reply.status == 200:
+                return reply
+            said = f"{reply.status} {reply.body[:200]!r}"
+        time.sleep(0.02)
+    raise RuntimeError(
+        f"the server did not start ({said}); the end of its log:\n{log.read_text()[-2000:]}"
+    )
+
+
+def ask(port: int, raw: bytes, timeout: float = 30.0) -> wire.Reply:
+    """One request on a connection of its own."""
+    with socket.create_connection(("127.0.0.1", port), timeout) as connection:
+        connection.sendall(raw)
+        data = b""
+        while True:
+            data += (chunk := connection.recv(1 << 18))
+            if (reply := wire.parse(data)) is not None:
+                return reply
+            if not chunk:
+                raise ConnectionResetError("closed before the answer was complete")
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="midstream-bench-") as name:
+        yield Path(name)
+
+
+def versions(python: Path, names: Sequence[str]) -> dict[str, str]:
+    """Versions of packages in the environment of an interpreter."""
+    if python == Path(sys.executable):
+        return {name: metadata.version(name) for name in names}
+    code = (
+        "import sys; from importlib.metadata import version;"
+        "[print(name, version(name)) for name in sys.argv[1:]]"
+    )
+    found = subprocess.run(
+        [str(python), "-c", code, *names], check=True, capture_output=True, text=True
+    )
+    return dict(line.split() for line in found.stdout.splitlines())
+
+
+class Machine(NamedTuple):
+    cpu: str
+    cores: int
+    python: str
+    system: str
+
+    @classmethod
+    def this(cls) -> "Machine":
+        info = Path("/proc/cpuinfo").read_text()
+        cpu = next(
+            (line.partition(":")[2].strip() for line in info.splitlines() if "model name" in line),
+            platform.machine(),
+        )
+        return cls(cpu, os.cpu_count() or 1, platform.python_version(), platform.platform())
