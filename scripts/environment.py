@@ -259,6 +259,9 @@ def download_pip_wheel(private: Path, unpacked: Path) -> None:
         )
         raise SetupError(msg) from error
     (private / "partial").rename(unpacked)
+    # The package lists are larger than everything else, and of no further use.
+    for name in ("state", "cache", "packages"):
+        shutil.rmtree(private / name)
 
 
 def install(folder: Path, name: str) -> None:
