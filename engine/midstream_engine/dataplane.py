@@ -1,0 +1,228 @@
+"""Inference: bytes in, bytes out. Knows no HTTP server and no ASGI.
+
+A request takes the serving revision once and runs on it from the first step to the last. Small work runs at once on the event loop;
+large work, or work of models known to be slow, runs in a bounded number of threads under a lease. What cannot be taken in is
+refused with `Overloaded` rather than queued without end.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from midstream_engine.errors import (
+    BadInput,
+    BodyTooLarge,
+    NotReady,
+    Overloaded,
+    RequestError,
+    StepFailed,
+    UnknownPipeline,
+    UnsupportedMediaType,
+)
+from midstream_engine.manager import Manager
+from midstream_engine.metrics import Counts
+from midstream_engine.records import Array, dumps
+from midstream_engine.revision import Loaded, Revision
+from midstream_engine.schema import list_fields
+from midstream_engine.settings import Settings
+from midstream_engine.steps import run_chain
+
+STATUS_CODES: dict[type[RequestError], int] = {
+    BadInput: 400,
+    BodyTooLarge: 413,
+    UnsupportedMediaType: 415,
+    UnknownPipeline: 404,
+    NotReady: 503,
+    Overloaded: 503,
+    StepFailed: 500,
+}
+"""What each error is over HTTP."""
+
+_ACCEPTED = frozenset({"application/json", "application/json;format=pandas-records"})
+
+_WAIT_SECONDS = 30.0
+"""The longest a request waits while a resource-preserving swap has nothing to serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: bytes
+    """Complete lines, each ended by CR LF, without content-length."""
+    body: bytes
+
+
+class DataPlane:
+    def __init__(self, manager: Manager, counts: Counts, settings: Settings) -> None:
+        self._manager = manager
+        self._counts = counts
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(settings.threads, "midstream-infer")
+        self._media_types: dict[bytes, bool] = {}
+        self._waits = settings.policy == "resource"
+
+    def infer(
+        self, pipeline: str | None, content_type: bytes, body: bytes
+    ) -> Answer | Coroutine[Any, Any, Answer]:
+        """Answer a request now, or give what will answer it.
+
+        pipeline: the name in the path; None for `POST /infer`, which takes whatever serves. content_type: as sent, empty
+        when there was none. Never raises: errors are answers.
+        """
+        start = time.perf_counter_ns()
+        revision = self._manager.serving
+        try:
+            if revision is None or revision.loaded is None:
+                return self._wait_and_infer(pipeline, content_type, body)
+            self._check(revision, pipeline, content_type)
+            loaded = revision.loaded
+            arrays, rows, echo = loaded.reader.read(body)
+            if loaded.batch is not None and rows != loaded.batch:
+                raise BadInput(
+                    f"the body has {rows} rows; this model takes exactly {loaded.batch}", reason="WrongBatch"
+                )
+            read_ns = time.perf_counter_ns() - start
+            if revision.row_ns * rows > self._settings.inline_ns:
+                return self._infer_in_thread(revision, loaded, arrays, rows, echo, start, read_ns)
+            outputs, elapsed = run_chain(loaded.steps, arrays, rows)
+            return self._answer(revision, loaded, outputs, rows, echo, start, [read_ns, *elapsed])
+        except RequestError as error:
+            return self.refuse(error)
+
+    def refuse(self, error: RequestError) -> Answer:
+        """The answer that an error is, counted."""
+        status = STATUS_CODES[type(error)]
+        self._counts.refused(status)
+        content: dict[str, Any] = {"error": error.message, "reason": error.reason}
+        if error.field is not None:
+            content["field"] = error.field
+        if error.row is not None:
+            content["row"] = error.row
+        headers = b"content-type: application/json\r\n"
+        if status == 503:
+            headers += b"retry-after: 1\r\n"
+        serving = self._manager.serving
+        if serving is not None:
+            headers += b"x-midstream-version: %b\r\n" % serving.document.version.encode()
+        return Answer(status, headers, dumps(content))
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def _check(self, revision: Revision, pipeline: str | None, content_type: bytes) -> None:
+        if pipeline is not None and pipeline != revision.document.pipeline:
+            raise UnknownPipeline(
+                f"no pipeline {pipeline[:60]!r} here; this engine serves {revision.document.pipeline!r}"
+            )
+        known = self._media_types.get(content_type)
+        if known is None:
+            known = _is_accepted(content_type)
+            if len(self._media_types) < 100:
+                self._media_types[content_type] = known
+        if not known:
+            raise UnsupportedMediaType(
+                f"content type {content_type.decode('latin-1')[:100]!r} is not supported; "
+                "send application/json; format=pandas-records"
+            )
+
+    def _answer(
+        self,
+        revision: Revision,
+        loaded: Loaded,
+        outputs: list[Array],
+        rows: int,
+        echo: Any,
+        start: int,
+        elapsed: list[int],
+    ) -> Answer:
+        body = loaded.writer.write(outputs, echo, time.time_ns() // 1_000_000, elapsed)
+        counts = self._counts
+        total = 0
+        for step, ns in zip(loaded.steps, elapsed[1:], strict=True):
+            counts.stepped(step.name, ns)
+            total += ns
+        # Decides where the next request runs; moves slowly, so that one stall does not.
+        revision.row_ns += 0.1 * (total / rows - revision.row_ns)
+        counts.answered(rows, time.perf_counter_ns() - start)
+        return Answer(200, loaded.headers, body)
+
+    def _infer_in_thread(
+        self,
+        revision: Revision,
+        loaded: Loaded,
+        arrays: dict[str, Array],
+        rows: int,
+        echo: Any,
+        start: int,
+        read_ns: int,
+    ) -> Coroutine[Any, Any, Answer]:
+        counts, settings = self._counts, self._settings
+        if counts.queued >= settings.max_queued + settings.threads:
+            raise Overloaded(f"{counts.queued} large batches are waiting already; try again in a second")
+        future = asyncio.get_running_loop().run_in_executor(
+            self._threads, run_chain, loaded.steps, arrays, rows, settings.infer_seconds
+        )
+        # The lease is taken here, not when the coroutine first runs: a swap may come in between. A vanished client ends
+        # the wait, not the work, so it is given back when the thread is done.
+        counts.queued += 1
+        revision.leases += 1
+        future.add_done_callback(lambda done: self._over(revision, done))
+
+        async def wait() -> Answer:
+            try:
+                outputs, elapsed = await asyncio.shield(future)
+            except RequestError as error:
+                return self.refuse(error)
+            return self._answer(revision, loaded, outputs, rows, echo, start, [read_ns, *elapsed])
+
+        return wait()
+
+    def _over(self, revision: Revision, future: "asyncio.Future[Any]") -> None:
+        self._counts.queued -= 1
+        revision.release()
+        if not future.cancelled():
+            future.exception()  # looked at, also when nobody waits any more
+
+    async def _wait_and_infer(
+        self, pipeline: str | None, content_type: bytes, body: bytes
+    ) -> Answer:
+        """Under the resource-preserving policy a swap leaves a gap: requests wait for its end."""
+        if not (self._waits and self._manager.wish is not None):
+            return self.refuse(self._not_ready())
+        counts, settings = self._counts, self._settings
+        if counts.waiting >= settings.max_connections:
+            return self.refuse(Overloaded("too many requests are waiting already; try again in a second"))
+        counts.waiting += 1
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._manager.serves()
+        except TimeoutError:
+            return self.refuse(self._not_ready())
+        finally:
+            counts.waiting -= 1
+        answer = self.infer(pipeline, content_type, body)
+        return answer if isinstance(answer, Answer) else await answer
+
+    def _not_ready(self) -> NotReady:
+        failed = [r.error for r in self._manager.revisions.values() if r.error is not None]
+        said = f": {failed[0].message}" if failed else "; it is still loading"
+        return NotReady(f"nothing serves yet{said}")
+
+    def expected(self) -> str:
+        """The fields a request needs, for messages."""
+        serving = self._manager.serving
+        return list_fields(serving.loaded.inputs) if serving and serving.loaded else "nothing yet"
+
+
+def _is_accepted(content_type: bytes) -> bool:
+    """JSON, with or without `format=pandas-records`; nothing at all counts as JSON.
+
+    Old clients send the header's name once more in its value; the product in the seeds takes it, so it is taken here.
+    """
+    text = content_type.decode("latin-1").lower().replace(" ", "")
+    text = text.removeprefix("content-type:")
+    kept = [part for part in text.split(";") if part and part != "charset=utf-8"]
+    return not kept or ";".join(kept) in _ACCEPTED

@@ -1,0 +1,85 @@
+"""What can go wrong in an engine, as domain errors without HTTP codes.
+
+    EngineError
+    ├── ConfigError     the config folder cannot be obeyed; what serves goes on serving
+    ├── LoadError       a revision cannot serve; `transient` ones may heal by themselves
+    └── RequestError    one request is answered with an error
+        ├── BadInput        the body does not fit the pipeline's inputs
+        ├── BodyTooLarge
+        ├── UnsupportedMediaType
+        ├── UnknownPipeline
+        ├── NotReady        nothing serves (yet)
+        ├── Overloaded      try again later
+        └── StepFailed      the model raised or took too long
+
+`reason` is a CamelCase constant for machines, the message a sentence for people. `docs/errors.md` lists them all.
+"""
+
+from typing import ClassVar
+
+
+class EngineError(Exception):
+    """Base of all errors of the engine."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class ConfigError(EngineError):
+    """The config folder is unreadable, incomplete, older or contradictory."""
+
+
+class LoadError(EngineError):
+    """A revision could not be made ready. The revision that serves is untouched."""
+
+    def __init__(self, reason: str, message: str, *, transient: bool = False) -> None:
+        super().__init__(reason, message)
+        self.transient = transient
+
+
+class RequestError(EngineError):
+    """One request cannot be answered."""
+
+    default_reason: ClassVar[str] = "RequestFailed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        field: str | None = None,
+        row: int | None = None,
+    ) -> None:
+        super().__init__(reason or self.default_reason, message)
+        self.field = field
+        self.row = row
+
+
+class BadInput(RequestError):
+    default_reason = "BadInput"
+
+
+class BodyTooLarge(RequestError):
+    default_reason = "BodyTooLarge"
+
+
+class UnsupportedMediaType(RequestError):
+    default_reason = "UnsupportedMediaType"
+
+
+class UnknownPipeline(RequestError):
+    default_reason = "UnknownPipeline"
+
+
+class NotReady(RequestError):
+    default_reason = "NotReady"
+
+
+class Overloaded(RequestError):
+    default_reason = "Overloaded"
+
+
+class StepFailed(RequestError):
+    default_reason = "StepFailed"

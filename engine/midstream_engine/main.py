@@ -1,0 +1,276 @@
+"""Composition root of an engine: settings, then sessions, manager, data plane, listeners; and their orderly end.
+
+`serve` runs an engine; `inspect` prints the inputs and outputs of model files and ends.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from midstream_api.engineconfig import ResolvedModel
+from midstream_artifacts.cache import Cache
+from midstream_artifacts.errors import ArtifactError
+from midstream_artifacts.fetch import fetch
+from midstream_artifacts.sources import Source as Address
+from midstream_engine import events, memory
+from midstream_engine.channel import Channel
+from midstream_engine.dataplane import DataPlane
+from midstream_engine.errors import ConfigError, LoadError
+from midstream_engine.management import EngineReporter, Report, Reporter, create
+from midstream_engine.manager import Fetch, Manager, Wish
+from midstream_engine.marks import Marks
+from midstream_engine.metrics import Counts, EngineCollector, Exposition
+from midstream_engine.policy import POLICIES
+from midstream_engine.protocol import Gate
+from midstream_engine.revision import Loader
+from midstream_engine.server import App, Listener
+from midstream_engine.sessions import SessionPool
+from midstream_engine.settings import Settings
+from midstream_engine.source import Source
+
+_STATUS_SECONDS = 0.02
+"""Between two reports to the supervisor, so that a burst of changes is one message."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _arguments(argv)
+    if arguments.command == "inspect":
+        return inspect(arguments.paths)
+    settings = Settings(
+        config=arguments.config,
+        state=arguments.state,
+        cache=arguments.cache,
+        policy=arguments.policy,
+        max_body=arguments.max_body,
+        memory_limit=arguments.memory_limit,
+        **({"threads": arguments.threads} if arguments.threads else {}),
+        **({"partition": arguments.partition} if arguments.partition else {}),
+    )
+    memory.fix_allocator()
+    # The default of 5 ms is how long a request may wait for the GIL behind a busy Python thread.
+    sys.setswitchinterval(0.0005)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(Engine(settings, arguments).run())
+
+
+class Engine:
+    """One engine process."""
+
+    def __init__(self, settings: Settings, arguments: argparse.Namespace) -> None:
+        self._settings = settings
+        self._arguments = arguments
+        self._stopping = asyncio.Event()
+        self._channel: Channel | None = None
+        self._worker: int | None = arguments.worker
+
+    async def run(self) -> int:
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        await self._open_channel()
+        pool = SessionPool()
+        cache = Cache(settings.cache)
+        limit = settings.memory_limit or memory.cgroup_limit()
+        loader = Loader(
+            pool=pool,
+            verified_path=lambda sha256: _verified(cache, sha256),
+            partition=settings.partition,
+            memory_limit=limit,
+            warm_up_seconds=settings.warm_up_seconds,
+        )
+        self.manager = manager = Manager(
+            loader, _fetcher(cache, settings), POLICIES[settings.policy], Marks(settings.state), self._emit
+        )
+        self.counts = Counts()
+        plane = DataPlane(manager, self.counts, settings)
+        self.source = Source(settings.config, self._accept, self._refuse)
+        self.exposition = Exposition(EngineCollector(self.counts, manager, pool))
+        listeners = self._listeners(Gate(plane, settings))
+        tasks = [
+            asyncio.create_task(manager.run(), name="manager"),
+            asyncio.create_task(self.source.run(), name="source"),
+            asyncio.create_task(self._push_status(), name="status"),
+        ]
+        serving = [asyncio.create_task(each.serve(), name="listener") for each in listeners]
+        stop = asyncio.create_task(self._stopping.wait(), name="stop")
+        self._emit("started", worker=self._worker)
+        gc.collect()
+        gc.freeze()
+        done, _ = await asyncio.wait([*tasks, *serving, stop], return_when=asyncio.FIRST_COMPLETED)
+        for listener in listeners:
+            listener.stop()
+        await asyncio.gather(*serving, return_exceptions=True)
+        failed = [task for task in done if task is not stop and task.exception() is not None]
+        for task in [*tasks, stop]:
+            task.cancel()
+        await asyncio.gather(*tasks, stop, return_exceptions=True)
+        plane.close()
+        await manager.close()
+        self._emit("stopped", worker=self._worker)
+        if self._channel is not None:
+            await self._channel.close()
+        for task in failed:
+            # A dead part would leave the engine half alive: end it, and say which part it was.
+            raise RuntimeError(f"the {task.get_name()} task died") from task.exception()
+        return 0
+
+    def _listeners(self, gate: Gate) -> list[Listener]:
+        arguments, settings = self._arguments, self._settings
+        own = EngineReporter(self.report, self.exposition)
+        if arguments.listen_fd is not None:
+            # Under a supervisor: one listener for everything, and the supervisor speaks for all workers.
+            reporter: Reporter = _Supervisor(self._channel) if self._channel else own
+            sock = socket.socket(fileno=arguments.listen_fd)
+            return [Listener(App(gate, create(reporter)), sock, settings, gate)]
+        management = create(own)
+        data = Listener(
+            App(gate, management), _bind(arguments.host, arguments.port), settings, gate
+        )
+        if arguments.management_port is None:
+            return [data]
+        return [
+            data,
+            Listener(management, _bind(arguments.host, arguments.management_port), settings, None),
+        ]
+
+    async def _open_channel(self) -> None:
+        if self._arguments.channel_fd is None:
+            return
+        self._channel = await Channel.open(
+            self._arguments.channel_fd,
+            {
+                "poke": lambda _: self.source.poke(),
+                "drain": lambda _: self._stopping.set(),
+                "metrics": lambda _: {"body": self.exposition.render()},
+            },
+        )
+        self._orphaned = asyncio.create_task(self._stop_when_orphaned(self._channel))
+
+    async def _stop_when_orphaned(self, channel: Channel) -> None:
+        await channel.closed.wait()
+        self._stopping.set()
+
+    # What is told, and to whom
+
+    def report(self) -> dict[str, Any]:
+        error = self.source.error
+        return {
+            **self.manager.report(),
+            "config": {
+                "accepted": error is None and self.manager.wish is not None,
+                "reason": error.reason if error else None,
+                "message": error.message if error else None,
+            },
+        }
+
+    def _emit(self, event: str, **fields: Any) -> None:
+        if self._channel is None:
+            events.to_lines(event, **fields)
+        else:
+            self._channel.notify("event", {"event": event, "at": time.time(), **fields})
+
+    def _accept(self, wish: Wish) -> None:
+        self.manager.accept(wish)
+        self._emit("config_accepted", sequence=wish.sequence)
+
+    def _refuse(self, error: ConfigError) -> None:
+        self._emit("config_refused", reason=error.reason, message=error.message)
+        self.manager.touch()
+
+    async def _push_status(self) -> None:
+        while True:
+            await self.manager.changed()
+            if self._channel is not None:
+                self._channel.notify("status", self.report())
+            await asyncio.sleep(_STATUS_SECONDS)
+
+
+class _Supervisor:
+    """Answers with what the supervisor says of all workers."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def ask(self, what: str) -> Report:
+        return Report.model_validate(await self._channel.call("ask", {"what": what}))
+
+
+def _verified(cache: Cache, sha256: str) -> Path:
+    try:
+        return cache.verified_path(sha256)
+    except ArtifactError as error:
+        raise LoadError(error.reason, str(error), transient=error.transient) from error
+
+
+def _fetcher(cache: Cache, settings: Settings) -> Fetch:
+    def fetch_model(model: ResolvedModel, cancelled: Any) -> None:
+        try:
+            fetch(
+                Address.parse(model.uri, None),
+                cache,
+                sha256=model.sha256,
+                size_limit=settings.size_limit,
+                cancelled=cancelled,
+            )
+        except ArtifactError as error:
+            raise LoadError(
+                error.reason, f"model {model.name!r}: {error}", transient=error.transient
+            ) from error
+
+    return fetch_model
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    return socket.create_server((host, port), backlog=2048, reuse_port=False)
+
+
+def inspect(paths: list[Path]) -> int:
+    """Print `{path: {"inputs": […], "outputs": […]} | {"error": …}}` as JSON."""
+    pool = SessionPool()
+    found: dict[str, Any] = {}
+    for path in paths:
+        try:
+            session = pool.acquire(str(path), path)
+        except LoadError as error:
+            found[str(path)] = {"error": error.message, "reason": error.reason}
+            continue
+        found[str(path)] = {
+            "inputs": [field.report() for field in session.inputs],
+            "outputs": [field.report() for field in session.outputs],
+        }
+    json.dump(found, sys.stdout)
+    print()
+    return 0
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="midstream-engine", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="serve the pipeline of a config folder")
+    serve.add_argument("--config", type=Path, required=True, help="the config folder")
+    serve.add_argument("--state", type=Path, required=True, help="survives a crash of the engine")
+    serve.add_argument("--cache", type=Path, required=True, help="the model cache")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8080)
+    serve.add_argument("--management-port", type=int, help="a second listener for management")
+    serve.add_argument("--listen-fd", type=int, help="an inherited listening socket")
+    serve.add_argument("--channel-fd", type=int, help="an inherited socket to the supervisor")
+    serve.add_argument("--worker", type=int, help="this worker's number")
+    serve.add_argument("--policy", choices=sorted(POLICIES), default="availability")
+    serve.add_argument("--max-body", type=int, default=16 << 20, help="bytes")
+    serve.add_argument("--memory-limit", type=int, help="bytes; default: the cgroup's")
+    serve.add_argument("--threads", type=int, help="for large batches")
+    serve.add_argument("--partition", help="this engine's name in answers")
+    look = commands.add_parser("inspect", help="print the inputs and outputs of model files")
+    look.add_argument("paths", type=Path, nargs="+")
+    return parser.parse_args(argv)

@@ -1,0 +1,145 @@
+"""What people and tools ask about an engine: state, metrics, health, OpenAPI. The only door to FastAPI.
+
+Answers come from a `Reporter`: of this engine alone, or, under `midstream run`, of the supervisor that speaks for all workers.
+"""
+
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Response
+from pydantic import BaseModel, ConfigDict
+
+from midstream_api import __version__
+from midstream_engine import metrics
+from midstream_engine.records import dumps
+
+JSON = "application/json"
+
+
+class Report(BaseModel):
+    """What is sent for one question."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: int
+    content_type: str
+    body: str
+
+
+class Reporter(Protocol):
+    async def ask(self, what: str) -> Report:
+        """Answer `status`, `metrics`, `readyz`, `pipelines` or `models`."""
+
+
+class EngineReporter:
+    """Answers for this engine alone."""
+
+    def __init__(self, report: Any, exposition: metrics.Exposition) -> None:
+        self._report = report
+        self._exposition = exposition
+
+    async def ask(self, what: str) -> Report:
+        if what == "metrics":
+            return Report(
+                status=200, content_type=metrics.CONTENT_TYPE, body=self._exposition.render()
+            )
+        report = self._report()
+        status = 200
+        content: Any = report
+        if what == "readyz":
+            status = 200 if report["ready"] else 503
+            content = {"ready": report["ready"], "reasons": reasons(report)}
+        elif what == "pipelines":
+            content = {"pipelines": pipelines(report)}
+        elif what == "models":
+            content = {"models": models(report)}
+        return Report(status=status, content_type=JSON, body=dumps(content).decode())
+
+
+def reasons(report: dict[str, Any]) -> list[str]:
+    """Why an engine is not ready, in sentences."""
+    said = [
+        f"{revision['reason']}: {revision['message']}"
+        for revision in report["revisions"]
+        if revision["reason"]
+    ]
+    config = report["config"]
+    if not config["accepted"] and config["reason"]:
+        said.append(f"{config['reason']}: {config['message']}")
+    return said if said or report["ready"] else ["still loading"]
+
+
+def pipelines(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """In the form of the product in the seeds (`GET /pipelines`)."""
+    if report["pipeline"] is None:
+        return []
+    serving = report["serving"]
+    return [
+        {
+            "id": report["pipeline"],
+            "version": serving["version"] if serving else None,
+            "status": "Running" if serving else "Error",
+        }
+    ]
+
+
+def models(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """In the form of the product in the seeds (`GET /models`)."""
+    serving = report["serving"]
+    return [
+        {
+            "sha": model["sha256"],
+            "name": model["name"],
+            "version": model["version"],
+            "status": "Running",
+        }
+        for revision in report["revisions"]
+        if serving is not None and revision["revision"] == serving["revision"]
+        for model in revision["models"]
+    ]
+
+
+def create(reporter: Reporter) -> FastAPI:
+    """The management application, with its OpenAPI document at `/openapi.json`."""
+    app = FastAPI(
+        title="Midstream engine",
+        version=__version__,
+        description="State, metrics and health of an inference engine.",
+        # Their pages load scripts from other hosts, and nothing here phones out.
+        docs_url=None,
+        redoc_url=None,
+    )
+
+    async def answer(what: str) -> Response:
+        report = await reporter.ask(what)
+        return Response(report.body, report.status, media_type=report.content_type)
+
+    @app.get("/livez", tags=["health"], summary="The event loop turns")
+    async def livez() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        summary="A revision serves",
+        responses={503: {"description": "Nothing serves; the body says why"}},
+    )
+    async def readyz() -> Response:
+        return await answer("readyz")
+
+    @app.get("/status", tags=["state"], summary="Revisions, their states and stage times")
+    async def status() -> Response:
+        return await answer("status")
+
+    @app.get("/pipelines", tags=["state"], summary="The pipeline that serves")
+    async def list_pipelines() -> Response:
+        return await answer("pipelines")
+
+    @app.get("/models", tags=["state"], summary="The models that serve")
+    async def list_models() -> Response:
+        return await answer("models")
+
+    @app.get("/metrics", tags=["state"], summary="Prometheus' text format")
+    async def get_metrics() -> Response:
+        return await answer("metrics")
+
+    return app

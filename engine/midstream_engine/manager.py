@@ -1,0 +1,366 @@
+"""Owns the revisions: turns the whole wish of the config folder into one action at a time.
+
+Guarantees: a failed load leaves the serving revision untouched; the serving revision changes by one attribute store; a
+revision is freed only when its last lease is back; a newer wish replaces an older one that is not done yet. Runs on the event loop; what
+takes long runs in two threads, one that fetches and one that loads and frees.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from midstream_api.engineconfig import ResolvedModel, RevisionDocument
+from midstream_engine import memory
+from midstream_engine.errors import LoadError
+from midstream_engine.marks import Marks
+from midstream_engine.policy import Action, Goal, Load, Policy, Prepare, Serve, Snapshot, Unload
+from midstream_engine.revision import Loaded, Loader, Revision, State, Tell
+from midstream_engine.schema import differences
+
+Fetch = Callable[[ResolvedModel, Callable[[], bool]], None]
+"""fetch(model, cancelled) puts the model's bytes into the cache, or raises LoadError. Blocks."""
+
+RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Waits between tries of a load that failed transiently."""
+
+_NICENESS = 5
+"""Of the loading thread: on a busy core requests come first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """The config folder's content, validated as a whole."""
+
+    pipeline: str
+    uid: str
+    sequence: int
+    goal: Goal
+    documents: dict[str, RevisionDocument]
+    allow_schema_change: bool
+
+
+class Manager:
+    def __init__(
+        self,
+        loader: Loader,
+        fetch: Fetch,
+        policy: Policy,
+        marks: Marks,
+        emit: Callable[..., None],
+    ) -> None:
+        self._loader = loader
+        self._fetch = fetch
+        self._policy = policy
+        self._marks = marks
+        self._emit = emit
+        self._load_thread = ThreadPoolExecutor(1, "midstream-load", initializer=_be_nice)
+        self._fetch_thread = ThreadPoolExecutor(1, "midstream-fetch", initializer=_be_nice)
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._served = asyncio.Event()
+        self._frees: set[asyncio.Task[None]] = set()
+        self._killer = marks.found
+        self._asked = 0.0
+        self.revisions: dict[str, Revision] = {}
+        self.serving: Revision | None = None
+        self.wish: Wish | None = None
+        self.swaps = 0
+        self.failures: dict[str, int] = {}
+
+    def accept(self, wish: Wish) -> None:
+        """Take a new wish; what it does not name any more is dropped."""
+        if self.wish is None or self.wish.goal.serve != wish.goal.serve:
+            self._asked = time.perf_counter()
+        self.wish = wish
+        wanted = {*wish.goal.hold, wish.goal.serve, wish.goal.stable}
+        for name, revision in list(self.revisions.items()):
+            if name not in wanted and revision.state in (State.NEW, State.FAILED):
+                revision.move(State.UNLOADED)
+                del self.revisions[name]
+        if self._killer is not None and self._killer not in wanted:
+            self._killer = None
+            self._marks.clear()
+        for name in wanted:
+            if name not in self.revisions:
+                self._add(name)
+        self._notify()
+
+    def _add(self, name: str) -> None:
+        wish = self.wish
+        assert wish is not None
+        revision = Revision(name, wish.documents[name])
+        self.revisions[name] = revision
+        if name == self._killer and name != wish.goal.stable:
+            self._failed(
+                revision,
+                LoadError(
+                    "CandidateKilledEngine",
+                    f"the engine died while it loaded this revision ({_models(revision)}); "
+                    "it is not tried again until the pipeline changes",
+                ),
+                "candidate_killed_engine",
+            )
+
+    async def run(self) -> None:
+        """Carry out actions as wishes come, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while (action := self.next_action()) is not None:
+                await self.execute(action)
+
+    def next_action(self) -> Action | None:
+        if self.wish is None:
+            return None
+        snapshots = {
+            name: Snapshot(revision.state, revision.prepared)
+            for name, revision in self.revisions.items()
+        }
+        return self._policy(snapshots, self.wish.goal, self.serving.id if self.serving else None)
+
+    async def execute(self, action: Action) -> None:
+        revision = self.revisions[action.revision]
+        match action:
+            case Prepare():
+                await self._prepare(revision)
+            case Load():
+                await self._load(revision)
+            case Serve():
+                self._serve(revision)
+            case Unload():
+                self._unload(revision)
+        self._notify(wake=False)
+
+    async def close(self) -> None:
+        """Free everything. No request may be running any more."""
+        for task in self._frees:
+            task.cancel()
+        await asyncio.gather(*self._frees, return_exceptions=True)
+        self.serving = None
+        loop = asyncio.get_running_loop()
+        for revision in self.revisions.values():
+            if revision.loaded is not None:
+                loaded, revision.loaded = revision.loaded, None
+                await loop.run_in_executor(self._load_thread, self._loader.free, loaded)
+        self._fetch_thread.shutdown(cancel_futures=True)
+        self._load_thread.shutdown()
+
+    def touch(self) -> None:
+        """Something beside the revisions has changed that `report`'s readers should see."""
+        self._changed.set()
+
+    async def changed(self) -> None:
+        """Wait until anything in `report` may have changed."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    async def serves(self) -> None:
+        """Wait until a revision serves."""
+        while self.serving is None:
+            await self._served.wait()
+
+    def report(self) -> dict[str, Any]:
+        wish, serving = self.wish, self.serving
+        return {
+            "pipeline": wish.pipeline if wish else None,
+            "uid": wish.uid if wish else None,
+            "sequence": wish.sequence if wish else 0,
+            "ready": serving is not None,
+            "serving": {"revision": serving.id, "version": serving.document.version}
+            if serving
+            else None,
+            "revisions": [revision.report() for revision in self.revisions.values()],
+            "memory": {"rss": memory.resident()},
+        }
+
+    # Actions
+
+    async def _prepare(self, revision: Revision) -> None:
+        start = time.perf_counter()
+        try:
+            await self._fetch_all(revision)
+            await self._in_load_thread(self._verify_files, revision)
+        except LoadError as error:
+            self._failed(revision, error)
+            return
+        revision.prepared = True
+        revision.stages["prepared"] = (time.perf_counter() - start) * 1e3
+
+    async def _load(self, revision: Revision) -> None:
+        assert self.wish is not None
+        start = time.perf_counter()
+        candidate = revision.id != self.wish.goal.stable
+        revision.move(State.LOADING)
+        revision.stages.clear()
+        self._notify(wake=False)
+        self._tell(revision, "loading")
+        try:
+            await self._fetch_all(revision)
+            tell = self._threadsafe_tell(revision)
+            loaded = await self._in_load_thread(self._load_in_thread, revision, candidate, tell)
+            self._check_schema(revision, loaded)
+        except LoadError as error:
+            self._failed(revision, error)
+            return
+        except SchemaChangedError as error:
+            await self._in_load_thread(self._free_in_thread, error.loaded)
+            self._failed(revision, LoadError("SchemaChanged", str(error)))
+            return
+        revision.loaded = loaded
+        revision.row_ns = float(loaded.warm_ns)
+        revision.prepared = True
+        revision.move(State.READY)
+        self._tell(revision, "ready", ms=_since(start))
+
+    def _serve(self, revision: Revision) -> None:
+        old = self.serving
+        # The swap: requests take this reference once each, so none sees both.
+        self.serving = revision
+        self._served.set()
+        if old is not None:
+            self.swaps += 1
+        revision.stages["served"] = (time.perf_counter() - self._asked) * 1e3
+        self._tell(revision, "serving", ms=round(revision.stages["served"], 3))
+
+    def _unload(self, revision: Revision) -> None:
+        if self.serving is revision:
+            self.serving = None
+            self._served.clear()
+        revision.move(State.QUIESCING)
+        if revision.leases == 0:
+            revision.drained.set()
+        # Off the list: a wish for the same revision loads it anew while this one drains.
+        del self.revisions[revision.id]
+        if self.wish is not None and revision.id in (
+            *self.wish.goal.hold,
+            self.wish.goal.stable,
+        ):
+            self._add(revision.id)
+        task = asyncio.create_task(self._drain_and_free(revision))
+        self._frees.add(task)
+        task.add_done_callback(self._frees.discard)
+
+    async def _drain_and_free(self, revision: Revision) -> None:
+        start = time.perf_counter()
+        await revision.drained.wait()
+        drained = _since(start)
+        self._tell(revision, "drained", ms=drained)
+        loaded, revision.loaded = revision.loaded, None
+        assert loaded is not None
+        freed = await self._in_load_thread(self._free_in_thread, loaded)
+        revision.move(State.UNLOADED)
+        self._tell(revision, "freed", ms=_since(start), bytes=freed)
+        self._notify()
+
+    # In the threads
+
+    async def _fetch_all(self, revision: Revision) -> None:
+        start = time.perf_counter()
+
+        def cancelled() -> bool:
+            return self.revisions.get(revision.id) is not revision or (
+                self.wish is not None
+                and revision.id
+                not in (*self.wish.goal.hold, self.wish.goal.serve, self.wish.goal.stable)
+            )
+
+        def fetch() -> None:
+            for step in revision.document.steps:
+                self._fetch(step.model, cancelled)
+
+        await asyncio.get_running_loop().run_in_executor(self._fetch_thread, fetch)
+        revision.stages["fetched"] = (time.perf_counter() - start) * 1e3
+
+    async def _in_load_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._load_thread, function, *args)
+
+    def _verify_files(self, revision: Revision) -> None:
+        for step in revision.document.steps:
+            self._loader.verified_path(step.model.sha256)
+
+    def _load_in_thread(self, revision: Revision, candidate: bool, tell: Tell) -> Loaded:
+        if candidate:
+            self._marks.leave(revision.id)
+        try:
+            return self._loader.load(revision.document, revision.stages, tell)
+        finally:
+            # Reached whether it loaded or was refused: this engine is still alive.
+            if candidate:
+                self._marks.clear()
+
+    def _free_in_thread(self, loaded: Loaded) -> int:
+        before = memory.resident()
+        self._loader.free(loaded)
+        memory.give_back()
+        return max(0, before - memory.resident())
+
+    # Small things
+
+    def _check_schema(self, revision: Revision, loaded: Loaded) -> None:
+        serving = self.serving.loaded if self.serving else None
+        assert self.wish is not None
+        if serving is None or self.wish.allow_schema_change:
+            return
+        said = differences(serving.inputs, loaded.inputs, "input")
+        said += differences(serving.outputs, loaded.outputs, "output")
+        if said:
+            raise SchemaChangedError(
+                f"the swap would change what callers see: {'; '.join(said)}; "
+                "set spec.rollout.allowSchemaChange: true if that is wanted",
+                loaded,
+            )
+
+    def _failed(self, revision: Revision, error: LoadError, event: str = "refused") -> None:
+        revision.fail(error)
+        revision.attempts += 1
+        self.failures[error.reason] = self.failures.get(error.reason, 0) + 1
+        self._tell(revision, event, reason=error.reason, message=error.message)
+        if error.transient:
+            wait = RETRY_SECONDS[min(revision.attempts, len(RETRY_SECONDS)) - 1]
+            asyncio.get_running_loop().call_later(wait, self._retry, revision)
+
+    def _retry(self, revision: Revision) -> None:
+        if self.revisions.get(revision.id) is revision and revision.state is State.FAILED:
+            revision.move(State.NEW)
+            revision.error = None
+            self._notify()
+
+    def _tell(self, revision: Revision, event: str, **fields: Any) -> None:
+        self._emit(event, revision=revision.id, version=revision.document.version, **fields)
+
+    def _threadsafe_tell(self, revision: Revision) -> Tell:
+        loop = asyncio.get_running_loop()
+
+        def tell(event: str, **fields: Any) -> None:
+            loop.call_soon_threadsafe(lambda: self._tell(revision, event, **fields))
+
+        return tell
+
+    def _notify(self, *, wake: bool = True) -> None:
+        self._changed.set()
+        if wake:
+            self._wake.set()
+
+
+class SchemaChangedError(Exception):
+    """A loaded candidate differs from what serves; carries what must be freed again."""
+
+    def __init__(self, message: str, loaded: Loaded) -> None:
+        super().__init__(message)
+        self.loaded = loaded
+
+
+def _be_nice() -> None:
+    os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
+
+
+def _models(revision: Revision) -> str:
+    return ", ".join(step.model.name for step in revision.document.steps)
+
+
+def _since(start: float) -> float:
+    return round((time.perf_counter() - start) * 1e3, 3)

@@ -1,0 +1,87 @@
+"""Fields: the named, typed inputs and outputs of models and pipelines.
+
+Pure. A field's shape is that of one row: the batch dimension is left out.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+NUMPY_TYPES: dict[str, np.dtype[np.generic]] = {
+    "float16": np.dtype(np.float16),
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+    "int8": np.dtype(np.int8),
+    "int16": np.dtype(np.int16),
+    "int32": np.dtype(np.int32),
+    "int64": np.dtype(np.int64),
+    "uint8": np.dtype(np.uint8),
+    "uint16": np.dtype(np.uint16),
+    "uint32": np.dtype(np.uint32),
+    "uint64": np.dtype(np.uint64),
+    "bool": np.dtype(np.bool_),
+}
+"""The element types a request or an answer can carry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    name: str
+    dtype: str
+    """A key of `NUMPY_TYPES`."""
+    shape: tuple[int | None, ...]
+    """Of one row; None is any length."""
+    batch: int | None = None
+    """Rows a model insists on; None is any number."""
+    allow_missing: bool = False
+    """`null` and NaN reach the model as NaN."""
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.dtype}{shape_text(self.shape)})"
+
+    @property
+    def numpy_dtype(self) -> np.dtype[np.generic]:
+        return NUMPY_TYPES[self.dtype]
+
+    def report(self) -> dict[str, object]:
+        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Whether one row of this shape fits."""
+        return len(shape) == len(self.shape) and all(
+            want is None or want == got for want, got in zip(self.shape, shape, strict=True)
+        )
+
+
+def shape_text(shape: Iterable[int | None]) -> str:
+    """`[18]`; an unknown length is `?`, a single value is the empty text."""
+    dims = ", ".join("?" if dim is None else str(dim) for dim in shape)
+    return f"[{dims}]" if dims else ""
+
+
+def list_fields(fields: Iterable[Field]) -> str:
+    return ", ".join(str(field) for field in fields) or "nothing"
+
+
+def differences(old: tuple[Field, ...], new: tuple[Field, ...], what: str) -> list[str]:
+    """Sentences on what differs between two schemas; empty when a caller cannot tell them apart.
+
+    Names, types and the known lengths of a row are compared; the order is not, because requests and answers go by name.
+    """
+    before = {field.name: field for field in old}
+    after = {field.name: field for field in new}
+    said = [f"{what} {before[name]} is gone" for name in before if name not in after]
+    said += [f"{what} {after[name]} is new" for name in after if name not in before]
+    for name in before:
+        if name in after:
+            was, now = before[name], after[name]
+            if was.dtype != now.dtype or not _compatible(was.shape, now.shape):
+                said.append(f"{what} {was} became {now}")
+    return said
+
+
+def _compatible(old: tuple[int | None, ...], new: tuple[int | None, ...]) -> bool:
+    return len(old) == len(new) and all(
+        a is None or b is None or a == b for a, b in zip(old, new, strict=True)
+    )

@@ -1,0 +1,146 @@
+"""Listeners: uvicorn with the hot path on the data listener, and the lean application behind both.
+
+Guarantees: no request is taken before something can answer it or say why not; a stop lets requests that have begun
+finish, for a bounded time. A missing uvloop or httptools is an error, never a silent fallback to a slower one.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from typing import Any
+
+import uvicorn
+
+from midstream_engine.dataplane import Answer, DataPlane
+from midstream_engine.errors import BodyTooLarge, RequestError
+from midstream_engine.protocol import Gate, HotProtocol, bound_to
+from midstream_engine.settings import Settings
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_SWEEP_SECONDS = 1.0
+
+
+class App:
+    """Inference paths to the data plane, all others to the management application."""
+
+    def __init__(self, gate: Gate, management: Asgi) -> None:
+        self._gate = gate
+        self._management = management
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        hot, name = self._gate.target(scope["raw_path"])
+        if not hot:
+            await self._management(scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            await _send(send, _not_allowed(scope["method"]))
+            return
+        headers = dict(scope["headers"])
+        try:
+            body = await self._body(receive)
+        except RequestError as error:
+            await _send(send, self._gate.plane.refuse(error), close=True)
+            return
+        if body is None:
+            return
+        answer = self._gate.plane.infer(name, headers.get(b"content-type", b""), body)
+        await _send(
+            send,
+            answer if isinstance(answer, Answer) else await answer,
+            trace=headers.get(b"traceparent", b""),
+        )
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """The whole body; None when the client has gone."""
+        limit = self._gate.settings.max_body
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > limit:
+                raise BodyTooLarge(f"the body has {size} bytes or more; at most {limit} are taken: send fewer rows")
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+
+
+def _not_allowed(method: str) -> Answer:
+    return Answer(
+        405,
+        b"content-type: application/json\r\nallow: POST\r\n",
+        b'{"error":"method %b is not allowed here; use POST","reason":"MethodNotAllowed"}'
+        % method.encode("latin-1"),
+    )
+
+
+async def _send(send: Send, answer: Answer, *, close: bool = False, trace: bytes = b"") -> None:
+    lines = (line.split(b": ", 1) for line in answer.headers.split(b"\r\n") if line)
+    headers = [(name, value) for name, value in lines]
+    headers.append((b"content-length", str(len(answer.body)).encode()))
+    if trace:
+        headers.append((b"traceparent", trace))
+    if close:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without hands on the signals: `main` owns them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class Listener:
+    """One listening socket, served until `stop`."""
+
+    def __init__(self, app: Asgi, sock: socket.socket, settings: Settings, gate: Gate | None) -> None:
+        self._sock = sock
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http=bound_to(gate) if gate is not None else "httptools",
+                loop="uvloop",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=2048,
+                timeout_keep_alive=int(settings.keep_alive_seconds),
+                timeout_graceful_shutdown=int(settings.drain_seconds),
+            )
+        )
+        self._sweep_task: asyncio.Task[None] | None = None
+
+    async def serve(self) -> None:
+        sweep = asyncio.create_task(self._sweep())
+        try:
+            await self._server.serve(sockets=[self._sock])
+        finally:
+            sweep.cancel()
+
+    def stop(self) -> None:
+        """Stop accepting; `serve` returns when the requests that have begun are answered."""
+        self._server.should_exit = True
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            now = loop.time()
+            for connection in list(self._server.server_state.connections):
+                if isinstance(connection, HotProtocol):
+                    connection.sweep(now)
