@@ -1,0 +1,270 @@
+"""Downloads over http and https: resumes what broke off, retries what may heal, keeps only what fits its digest.
+
+A partial file is taken up again only when the server confirms that it still has the same bytes (If-Range with the
+ETag or date it gave), or when the promised digest will tell at the end; a resumed file that does not fit its digest
+is fetched once more from the start. An address without a digest is asked whether its bytes are still those that
+are in the cache (If-None-Match) before they are transferred again. The caller holds the partial file's lock.
+"""
+
+import random
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from midstream_artifacts import notes, partials
+from midstream_artifacts.cache import Artifact, Cache
+from midstream_artifacts.errors import (
+    CacheError,
+    DigestMismatch,
+    SourceDenied,
+    SourceError,
+    SourceNotFound,
+    SourceRefused,
+    SourceTooLarge,
+    SourceUnreachable,
+    redacted,
+)
+from midstream_artifacts.http import Answer, Web
+from midstream_artifacts.patience import Attempt, Patience
+from midstream_artifacts.progress import Meter
+
+_PROGRESS = 1 << 20
+"""Bytes that a failing attempt must bring so that it does not count as a failure in a row."""
+_RETRIED = {408, 425, 429}
+"""Client errors that are no verdict on the request. All 5xx are retried too."""
+
+
+def download(
+    uri: str,
+    cache: Cache,
+    *,
+    sha256: str | None,
+    size_limit: int,
+    patience: Patience,
+    attempt: Attempt,
+    meter: Meter,
+) -> Artifact:
+    """Download `uri` into the cache and return the verified copy.
+
+    Raises a `SourceError`, `DigestMismatch`, a `CacheError` or `FetchCancelled`. After a broken or cancelled
+    transfer the partial file stays, to be resumed; after any other error nothing does.
+    """
+    with partials.opened(uri, cache, sha256) as partial:
+        try:
+            artifact = _Download(
+                uri,
+                cache,
+                partial,
+                sha256=sha256,
+                size_limit=size_limit,
+                attempt=attempt,
+                meter=meter,
+            ).run(Web(patience, attempt), patience)
+        except (DigestMismatch, CacheError):
+            partial.discard()
+            raise
+        except SourceError as error:
+            if not error.transient:
+                partial.discard()
+            raise
+    meter.finished(artifact.size)
+    return artifact
+
+
+class _Busy(Exception):
+    """The server asks to come again, and maybe when."""
+
+    def __init__(self, error: SourceUnreachable, after_s: float) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.after_s = after_s
+
+
+class _Download:
+    """One download on its way."""
+
+    def __init__(
+        self,
+        uri: str,
+        cache: Cache,
+        partial: partials.Partial,
+        *,
+        sha256: str | None,
+        size_limit: int,
+        attempt: Attempt,
+        meter: Meter,
+    ) -> None:
+        self._uri = uri
+        self._shown = redacted(uri)
+        self._cache = cache
+        self._partial = partial
+        self._sha256 = sha256
+        self._limit = size_limit
+        self._attempt = attempt
+        self._meter = meter
+        self._seen_path = cache.seen(partials.name_of(uri, None))
+
+    def run(self, web: Web, patience: Patience) -> Artifact:
+        failures = 0
+        while True:
+            before = self._partial.size
+            try:
+                unchanged = self._transfer(web)
+                return unchanged or self._kept()
+            except _Busy as busy:
+                error: SourceError = busy.error
+                least_s = min(busy.after_s, patience.retry_after_limit_s)
+            except SourceError as caught:
+                if not caught.transient:
+                    raise
+                error, least_s = caught, 0.0
+            except DigestMismatch:
+                if not self._partial.is_resumed:
+                    raise
+                # The halves may belong to different bytes; the whole gets its chance.
+                self._partial.discard()
+                continue
+            failures = 1 if self._partial.size - before >= _PROGRESS else failures + 1
+            if failures >= patience.attempts:
+                raise error
+            longest_s = min(patience.backoff_s * 2 ** (failures - 1), patience.backoff_limit_s)
+            self._attempt.wait(least_s + random.uniform(0, longest_s))  # noqa: S311 - jitter, no secret
+
+    def _kept(self) -> Artifact:
+        validator = self._partial.validator
+        artifact = self._partial.keep(self._shown)
+        if self._sha256 is None and validator.startswith('"'):
+            note = notes.Note(partials.address_of(self._uri), validator, sha256=artifact.sha256)
+            with self._cache.writing():
+                note.write(self._seen_path)
+        return artifact
+
+    def _transfer(self, web: Web) -> Artifact | None:
+        """Ask once and take in the answer: the partial file is complete then.
+
+        Returns the cached artifact when the server says that it is still what the address holds.
+        """
+        headers: dict[str, str] = {}
+        seen: Artifact | None = None
+        resumes = self._partial.is_resumable
+        if resumes:
+            headers["Range"] = f"bytes={self._partial.size}-"
+            if self._partial.validator:
+                headers["If-Range"] = self._partial.validator
+        elif self._sha256 is None:
+            note = notes.Note.read(self._seen_path)
+            if note is not None and note.sha256 and (seen := self._cache.get(note.sha256)):
+                headers["If-None-Match"] = note.validator
+        with web.get(self._uri, headers) as answer:
+            match answer.status:
+                case 200:
+                    self._begin(answer)
+                case 206 if resumes:
+                    self._resume(answer)
+                case 304 if seen is not None:
+                    return seen
+                case 416 if resumes and _range(answer) == (None, self._partial.size):
+                    return None  # broken off after the last byte
+                case 206 | 416 if resumes:
+                    self._start_over(answer)
+                case _:
+                    raise self._refusal(answer)
+            self._receive(answer)
+        return None
+
+    def _begin(self, answer: Answer) -> None:
+        encoding = answer.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in {"", "identity"}:
+            raise SourceRefused(
+                f"{answer.shown} sends the file packed ({encoding!r}) though asked not to; its digest would not be "
+                "the file's. Switch Content-Encoding off on the server"
+            )
+        total = _length(answer)
+        self._require_size(total or 0)
+        self._partial.begin(notes.validator(answer.headers), total)
+        self._cache.require_room(total or 0)
+
+    def _resume(self, answer: Answer) -> None:
+        first, total = _range(answer)
+        length = _length(answer)
+        if total is None and length is not None:
+            total = self._partial.size + length
+        known = self._partial.total
+        other = notes.validator(answer.headers)
+        if (
+            first != self._partial.size
+            or (known is not None and total != known)
+            or (other and self._partial.validator and other != self._partial.validator)
+        ):
+            self._start_over(answer)
+        self._require_size(total or 0)
+        self._partial.total = total
+        self._partial.is_resumed = True
+        self._cache.require_room((total or 0) - self._partial.size)
+
+    def _start_over(self, answer: Answer) -> None:
+        """Raise, for a next attempt from the first byte: the server's part does not fit ours."""
+        self._partial.discard()
+        raise SourceUnreachable(
+            f"{answer.shown} changed, or answered with another part of the file than the one it was asked for"
+        )
+
+    def _receive(self, answer: Answer) -> None:
+        partial = self._partial
+        while data := answer.read():
+            self._require_size(partial.size + len(data))
+            partial.append(data)
+            self._meter.moved(len(data), done=partial.size, total=partial.total)
+            self._attempt.check()
+        self._attempt.check()
+        if partial.total is not None and partial.size != partial.total:
+            raise SourceUnreachable(
+                f"{answer.shown}: the connection ended after {partial.size} of {partial.total} bytes"
+            )
+
+    def _require_size(self, size: int) -> None:
+        if size > self._limit:
+            raise SourceTooLarge(
+                f"{self._shown} has {size} bytes or more, and the size limit is {self._limit} bytes"
+            )
+
+    def _refusal(self, answer: Answer) -> Exception:
+        said = f"{answer.shown} answers {answer.status}"
+        match answer.status:
+            case 401 | 403:
+                return SourceDenied(f"{said}; give an address that may be read without logging in")
+            case 404 | 410:
+                return SourceNotFound(f"{said}; correct the address, or put the file there")
+            case status if status in _RETRIED or status >= 500:
+                return _Busy(SourceUnreachable(said), _retry_after_s(answer))
+            case _:
+                return SourceRefused(
+                    f"{said}, where 200 was expected; give the address of the file itself"
+                )
+
+
+def _length(answer: Answer) -> int | None:
+    text = answer.headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _range(answer: Answer) -> tuple[int | None, int | None]:
+    """Return the first byte and the total size that `Content-Range` tells, each None if it does not."""
+    found = re.fullmatch(
+        r"bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)", answer.headers.get("content-range", ""), re.ASCII
+    )
+    if found is None:
+        return None, None
+    first, total = found.groups()
+    return int(first) if first else None, int(total) if total else None
+
+
+def _retry_after_s(answer: Answer) -> float:
+    text = answer.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        when = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
