@@ -133,9 +133,9 @@ class Engine:
             sock = socket.socket(fileno=arguments.listen_fd)
             return [Listener(App(gate, create(reporter)), sock, settings, gate)]
         management = create(own)
-        data = Listener(
-            App(gate, management), _bind(arguments.host, arguments.port), settings, gate
-        )
+        sock = _bind(arguments.host, arguments.port)
+        self._emit("listening", host=arguments.host, port=sock.getsockname()[1])
+        data = Listener(App(gate, management), sock, settings, gate)
         if arguments.management_port is None:
             return [data]
         return [
