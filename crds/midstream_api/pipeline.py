@@ -5,10 +5,11 @@ sources are resolved and the revision is loaded.
 """
 
 import enum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, LiteralString
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from midstream_api import names
 from midstream_api.base import Strict
@@ -110,11 +111,17 @@ class Step(Strict):
         if isinstance(data, dict):
             kinds = [key for key in ("model", "split", "shadow") if key in data]
             if len(kinds) > 1:
-                raise ValueError(
-                    f"step has {' and '.join(kinds)}; a step is exactly one kind, so make them two steps"
+                raise _refusal(
+                    "step_kind",
+                    f"step has {' and '.join(kinds)}; a step is exactly one kind, so make them two steps",
+                    kind=kinds[1],
                 )
             if kinds and kinds != ["model"]:
-                raise ValueError(f"step kind {kinds[0]!r} is not supported; use 'model'")
+                raise _refusal(
+                    "step_kind",
+                    f"step kind {kinds[0]!r} is not supported; use 'model'",
+                    kind=kinds[0],
+                )
         return data
 
 
@@ -184,7 +191,16 @@ class Pipeline(Strict):
 
 def _refuse_duplicates(where: str, given: list[str]) -> None:
     seen: set[str] = set()
-    for name in given:
+    for index, name in enumerate(given):
         if name in seen:
-            raise ValueError(f"{where} has two entries named {name!r}; names must be unique")
+            message = f"{where} has two entries named {name!r}; names must be unique"
+            raise _refusal("duplicate_name", message, list=where, index=index)
         seen.add(name)
+
+
+def _refusal(error_type: LiteralString, message: str, **context: str | int) -> PydanticCustomError:
+    """Make an error whose type and context lead to the field, so that a manifest's line can be told.
+
+    Braces in a message would be taken for placeholders, so the message is a part of the context itself.
+    """
+    return PydanticCustomError(error_type, "{message}", {"message": message, **context})
