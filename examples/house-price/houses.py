@@ -104,4 +104,5 @@ def prices(rows: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float64]:
         + 0.0012 * column["house_age"]
     )
     noisy = np.exp(logarithm + rng.normal(0.0, 0.12, len(rows)))
-    return np.clip(np.round(noisy / 50) * 50, 75_000, 7_000_000)
+    rounded: npt.NDArray[np.float64] = np.clip(np.round(noisy / 50) * 50, 75_000, 7_000_000)
+    return rounded

@@ -121,7 +121,10 @@ def _from_sklearn(
     trained: RandomForestRegressor | GradientBoostingRegressor, name: str
 ) -> onnx.ModelProto:
     inputs = [("float_input", SklearnFloats([None, WIDTH]))]
-    return convert_sklearn(trained, name, initial_types=inputs, target_opset=OPSET)
+    proto: onnx.ModelProto = convert_sklearn(
+        trained, name, initial_types=inputs, target_opset=OPSET
+    )
+    return proto
 
 
 def tidied(proto: onnx.ModelProto) -> onnx.ModelProto:

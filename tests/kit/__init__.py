@@ -1,0 +1,1 @@
+"""What tests share: model files, load, and checks. Knows the product by its formats and addresses only."""
