@@ -3,7 +3,7 @@
 #
 # Only POSIX sh is needed up to here, so that a machine with the wrong Python is told what is missing.
 # A Python whose ensurepip works is preferred over a newer one that cannot make a virtual environment by itself.
-# PYTHON=/path/to/python chooses one; then no other is tried.
+# PYTHON=/path/to/python chooses one; then no other is tried. Later calls stay with the one that .venv is made from.
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -20,8 +20,10 @@ if [ -n "${PYTHON:-}" ]; then
     exec "$PYTHON" "$here/environment.py" "$@"
 fi
 
+chosen_before=$("$here/../.venv/bin/python" -c 'import sys; print(sys._base_executable)' 2>/dev/null) || chosen_before=''
+
 fallback=''
-for candidate in python3.13 python3.12 python3.11 python3; do
+for candidate in "$chosen_before" python3.13 python3.12 python3.11 python3; do
     is_new_enough "$candidate" || continue
     if "$candidate" -c 'import ensurepip' >/dev/null 2>&1; then
         exec "$candidate" "$here/environment.py" "$@"
