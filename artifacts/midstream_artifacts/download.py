@@ -163,8 +163,8 @@ class _Download:
                     self._resume(answer)
                 case 304 if seen is not None:
                     return seen
-                case 416 if resumes and _range(answer) == (None, self._partial.size):
-                    return None  # broken off after the last byte
+                case 416 if resumes and self._is_whole(answer):
+                    return None
                 case 206 | 416 if resumes:
                     self._start_over(answer)
                 case _:
@@ -201,6 +201,11 @@ class _Download:
         self._partial.total = total
         self._partial.is_resumed = True
         self._cache.require_room((total or 0) - self._partial.size)
+
+    def _is_whole(self, answer: Answer) -> bool:
+        """Tell whether the transfer had broken off after the last byte: there is no part left to send."""
+        size = self._partial.size
+        return _range(answer) == (None, size) and self._partial.total in {None, size}
 
     def _start_over(self, answer: Answer) -> None:
         """Raise, for a next attempt from the first byte: the server's part does not fit ours."""

@@ -206,15 +206,15 @@ def _explained(shown: str) -> Iterator[None]:
 def _translated(shown: str, error: exceptions.HTTPError) -> SourceError:
     cause = _innermost(error)
     match error, cause:
-        case exceptions.ConnectTimeoutError(), _:
-            return SourceTimeout(
-                f"{shown}: no connection in time; look whether the host is up and the port right"
-            )
-        case exceptions.ReadTimeoutError(), _:
-            return SourceTimeout(f"{shown}: the server sent nothing for too long")
         case exceptions.NameResolutionError(), _:
             return SourceUnreachable(
                 f"{shown}: the host name is unknown; look for a typing error, or at the DNS"
+            )
+        case exceptions.ConnectTimeoutError(), _ if not isinstance(
+            error, exceptions.NewConnectionError
+        ):
+            return SourceTimeout(
+                f"{shown}: no connection in time; look whether the host is up and the port right"
             )
         case _, ssl.SSLCertVerificationError():
             return SourceRefused(
@@ -225,6 +225,8 @@ def _translated(shown: str, error: exceptions.HTTPError) -> SourceError:
             return SourceUnreachable(
                 f"{shown}: the proxy does not answer; look at HTTP_PROXY and HTTPS_PROXY"
             )
+        case exceptions.ReadTimeoutError(), _:
+            return SourceTimeout(f"{shown}: the server sent nothing for too long")
         case _, OSError(strerror=str(text)):
             return SourceUnreachable(f"{shown}: {shortened(text)}")
         case _:
@@ -232,8 +234,13 @@ def _translated(shown: str, error: exceptions.HTTPError) -> SourceError:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Return the first cause of the error: the library wraps the socket's error once or twice."""
-    seen = [error]
-    while (inner := seen[-1].__cause__ or seen[-1].__context__) is not None and inner not in seen:
-        seen.append(inner)
-    return seen[-1]
+    """Return the first cause of the error: the library wraps the socket's error once or twice.
+
+    The context of an error is no cause of it: a caller may fetch while it handles an error of its own.
+    """
+    while True:
+        wrapped = [arg for arg in error.args if isinstance(arg, BaseException)]
+        inner = error.__cause__ or (wrapped[0] if wrapped else None)
+        if inner is None:
+            return error
+        error = inner

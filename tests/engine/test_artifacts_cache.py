@@ -134,21 +134,15 @@ def test_remains_of_dead_processes_are_removed_after_a_day(cache: Cache, source:
     """Old temporary files go; young ones, and partial files in use, stay."""
     resolve(source, cache)
     tmp, partial = cache.root / "tmp", cache.root / "partial"
-    for path in (
-        tmp / "old",
-        tmp / "young",
-        partial / "old",
-        partial / "old.json",
-        partial / "used",
-    ):
-        path.touch()
-        if path.name != "young":
+    old = [tmp / "old", partial / "old", partial / "old.json", partial / "used"]
+    with cache.lock("used", never):
+        for path in (*old, tmp / "young"):
+            path.touch()
+        for path in old:
             os.utime(path, (0, time.time() - 25 * 3600))
-    with Cache(cache.root).lock("used", never):
-        assert sorted(p.name for p in tmp.iterdir()) == ["young"]
-        again = Cache(cache.root)
-        resolve(source, again)
-        assert sorted(p.name for p in partial.iterdir()) == []
+        resolve(source, Cache(cache.root))
+        assert [path.name for path in tmp.iterdir()] == ["young"]
+        assert [path.name for path in partial.iterdir()] == ["used"]
     assert list((cache.root / "locks").iterdir()) == []
 
 
@@ -187,7 +181,7 @@ def test_waiting_for_a_lock_can_be_cancelled(cache: Cache) -> None:
 
 
 def test_killed_holder_blocks_nobody(tmp_path: Path) -> None:
-    """kill -9 of a process that holds a lock frees the lock."""
+    """A lock is free once its holder was killed with SIGKILL."""
     lock = tmp_path / "lock"
     code = (
         "import sys, time, pathlib\n"

@@ -61,7 +61,7 @@ def test_name_that_is_not_utf8_survives() -> None:
     ],
 )
 def test_remote_addresses(uri: str, absolute: str) -> None:
-    """http and https addresses stay as they are."""
+    """Addresses of http and https stay as they are."""
     source = Source.parse(uri, BASE)
     assert (source.path, source.absolute_uri) == (None, absolute)
 
