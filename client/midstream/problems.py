@@ -104,7 +104,7 @@ def quoted(value: object) -> str:
 def closest(given: str, known: Sequence[str]) -> str | None:
     """Return the known word that `given` most likely means, if there is one."""
     by_folded = {word.casefold(): word for word in known}
-    found = difflib.get_close_matches(given.casefold(), by_folded, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(given.casefold(), by_folded, n=1, cutoff=0.7)
     return by_folded[found[0]] if found else None
 
 
@@ -164,7 +164,14 @@ def _wrong_kind(case: _Case) -> _Sentence:
     if case.kind == "string_type":
         is_plain = isinstance(case.value, int | float) and case.written
         return message, f'write "{case.written}"' if is_plain else None
+    if case.kind in {"bool_type", "float_type", "int_type"} and isinstance(case.value, str):
+        return message, "leave out the quotes" if _is_plain(case.value) else None
     return message, case.example if case.path[-1] in EXAMPLES else None
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text would be a number or a truth value without its quotes."""
+    return re.fullmatch(r"true|false|[-+]?[0-9.]+(e[-+]?[0-9]+)?", text) is not None
 
 
 def _not_one_of(case: _Case) -> _Sentence:

@@ -25,8 +25,8 @@ MAX_DEPTH = 64
 
 _TAG = "tag:yaml.org,2002:"
 _INT64 = range(-(2**63), 2**63)
-_TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})
-_FALSE = frozenset({"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"})
+_TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "y", "Y", "on", "On", "ON"})
+_FALSE = frozenset({"false", "False", "FALSE", "no", "No", "NO", "n", "N", "off", "Off", "OFF"})
 _INT = re.compile(r"[-+]?(?:[0-9][0-9_]*|0x[0-9a-fA-F]+|0o[0-7]+|0b[01]+)")
 _FLOAT = re.compile(
     r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
@@ -106,6 +106,8 @@ def parse(text: str) -> list[Document]:
 def _hint(problem: str) -> str | None:
     if r"'\t'" in problem:
         return "indent with spaces, not tabs"
+    if "<stream end>" in problem:
+        return "a bracket, a brace or a quote is not closed"
     if "mapping values are not allowed" in problem:
         return "check the indentation; put quotes around a text that has ': ' in it"
     if "expected <block end>" in problem or "could not find expected ':'" in problem:

@@ -13,6 +13,7 @@ API_VERSION = f"{GROUP}/{VERSION}"
 """What a manifest's `apiVersion` says."""
 
 PIPELINE_KIND = "Pipeline"
+PIPELINE_PLURAL = "pipelines"
 
 CONFIG_SCHEMA_VERSION = 1
 """`schemaVersion` of every document in the config folder. An engine accepts this one only."""

@@ -16,6 +16,8 @@ from midstream_api.base import Strict
 
 
 class Framework(enum.StrEnum):
+    """What runs a model."""
+
     ONNX = "ONNX"
 
 
@@ -46,6 +48,18 @@ class InputField(Strict):
 
 class Verify(Strict):
     """Golden rows: a candidate that does not reproduce them never serves."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self.inputs.size() == self.outputs.size()",
+                    "message": "give one row of outputs for each row of inputs",
+                    "fieldPath": ".outputs",
+                },
+            ]
+        }
+    )
 
     inputs: Annotated[list[dict[str, JsonValue]], Field(min_length=1, max_length=100)]
     """Rows as a request has them: `{tensor: [4.0, 2.5]}`."""
@@ -84,13 +98,17 @@ class Model(Strict):
     version: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """The model's own version; part of the pipeline's version."""
     framework: Annotated[Framework, Field(strict=False)] = Framework.ONNX
+    """What runs the model."""
     source: Source
     """Where the model's bytes come from."""
-    sha256: Annotated[str, Field(pattern=names.SHA256)] | None = None
+    sha256: (
+        Annotated[str, Field(pattern=names.SHA256, json_schema_extra={"maxLength": 64})] | None
+    ) = None
     """Lower-case hexadecimal SHA-256 of the model file; the file is refused when it differs."""
     inputs: Annotated[list[InputField], Field(min_length=1, max_length=64)] | None = None
     """Renames the model's inputs, by position or by `tensor`. Left out: the model's own names."""
     verify: Verify | None = None
+    """Golden rows that a candidate must reproduce before it may serve."""
 
     @model_validator(mode="after")
     def _input_names_are_unique(self) -> "Model":
@@ -104,6 +122,7 @@ class Step(Strict):
     name: Annotated[str, Field(min_length=1, max_length=63, pattern=names.DNS_LABEL)]
     """Survives swaps: metrics and logs are bound to it."""
     model: Model
+    """The model that this step runs."""
 
     @model_validator(mode="before")
     @classmethod
@@ -133,17 +152,7 @@ class Rollout(Strict):
 
 
 class PipelineSpec(Strict):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                {
-                    "rule": "self.steps.size() > 0",
-                    "message": "a pipeline needs at least one step",
-                    "fieldPath": ".steps",
-                },
-            ]
-        }
-    )
+    """What is wanted."""
 
     steps: Annotated[
         list[Step],
@@ -158,6 +167,7 @@ class PipelineSpec(Strict):
     ]
     """Run in order: each step's outputs are the next step's inputs."""
     rollout: Rollout = Rollout()
+    """How a change reaches the running engines."""
 
     @model_validator(mode="after")
     def _step_names_are_unique(self) -> "PipelineSpec":
@@ -173,18 +183,44 @@ class ObjectMeta(Strict):
     name: Annotated[
         str, Field(min_length=1, max_length=names.MAX_PIPELINE_NAME, pattern=names.DNS_LABEL)
     ]
+    """The pipeline's name; part of its version and of its address, `/pipelines/{name}`."""
     namespace: str | None = None
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
+    """The workspace, in a cluster."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Of the object in a cluster."""
+    annotations: dict[str, str] = Field(default_factory=dict)
+    """Of the object in a cluster."""
 
 
 class Pipeline(Strict):
     """A machine-learning pipeline that is served and changed while it serves."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": f"self.metadata.name.size() <= {names.MAX_PIPELINE_NAME}",
+                    "message": f"metadata.name has more than {names.MAX_PIPELINE_NAME} characters",
+                    "fieldPath": ".metadata",
+                },
+                {
+                    "rule": f"self.metadata.name.matches('{names.DNS_LABEL}')",
+                    "message": "metadata.name must be lower-case letters, digits and '-', begin with a letter "
+                    "and end with a letter or digit",
+                    "fieldPath": ".metadata",
+                },
+            ]
+        }
+    )
+
     api_version: Literal["midstream.dev/v1alpha1"]
+    """The version of the API that the manifest is written for."""
     kind: Literal["Pipeline"]
+    """The kind of object."""
     metadata: ObjectMeta
+    """Name and labels."""
     spec: PipelineSpec
+    """What is wanted."""
     status: Annotated[Any, Field(exclude=True)] = None
     """Accepted so that the output of `kubectl get -o yaml` is a manifest too; never read."""
 

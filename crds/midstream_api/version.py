@@ -1,8 +1,8 @@
 """Canonical digests and the version UUID.
 
 The version of a pipeline is derived from *the content that changes its answers* and nothing else, so
-that a laptop, every cluster and the edge agree on it, and an upgrade of Midstream does not change it. `tests/unit/test_version.py`
-keeps golden digests.
+that a laptop, every cluster and the edge agree on it, and an upgrade of Midstream does not change it.
+`tests/unit/test_version.py` keeps golden digests.
 """
 
 import hashlib

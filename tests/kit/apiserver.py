@@ -1,0 +1,104 @@
+"""The verdict of a Kubernetes API server on an object, worked out from the CRD alone.
+
+Structural schema (jsonschema), unknown fields (refused, as `kubectl` asks for by default), list maps, and CEL rules, in
+the order in which an API server asks: rules are looked at only when everything else is right. What it does not do:
+cost limits and defaults; those need the real one.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import cel
+from jsonschema import Draft202012Validator
+
+Schema = Mapping[str, Any]
+
+
+def verdict(crd: Schema, given: Any) -> list[str]:
+    """Return why the object is refused; empty when it is accepted."""
+    spec = crd["spec"]
+    version = spec["versions"][0]
+    if not isinstance(given, dict):
+        return ["not an object"]
+    if given.get("apiVersion") != f"{spec['group']}/{version['name']}":
+        return [f"no matches for apiVersion {given.get('apiVersion')}"]
+    if given.get("kind") != spec["names"]["kind"]:
+        return [f"no matches for kind {given.get('kind')}"]
+    metadata = given.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        return ["metadata.name: required"]
+    if not metadata["name"]:
+        return ["metadata.name: required"]
+    schema = version["schema"]["openAPIV3Schema"]
+    value = _without_nulls(schema, given)
+    found = [
+        *_unknown(schema, value, ""),
+        *(error.message for error in Draft202012Validator(_strict_ends(schema)).iter_errors(value)),
+        *_repeated(schema, value, ""),
+    ]
+    return found or list(_broken_rules(schema, value, ""))
+
+
+def _without_nulls(schema: Schema, value: Any) -> Any:
+    """Drop null from known fields, as an API server does where null is not allowed."""
+    if isinstance(value, dict) and "properties" in schema:
+        return {
+            key: _without_nulls(schema["properties"].get(key, {}), each)
+            for key, each in value.items()
+            if each is not None or key not in schema["properties"]
+        }
+    if isinstance(value, list) and "items" in schema:
+        return [_without_nulls(schema["items"], each) for each in value]
+    return value
+
+
+def _strict_ends(schema: Any) -> Any:
+    """Make `$` in patterns mean the end of the text, as it does for Go; for Python a newline may follow."""
+    if isinstance(schema, dict):
+        return {
+            key: each.replace("$", r"\Z")
+            if key == "pattern" and isinstance(each, str)
+            else _strict_ends(each)
+            for key, each in schema.items()
+        }
+    return [_strict_ends(each) for each in schema] if isinstance(schema, list) else schema
+
+
+def _parts(schema: Schema, value: Any, place: str) -> Iterator[tuple[Schema, Any, str]]:
+    """Walk values with known schemas, outside in."""
+    yield schema, value, place
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if key in schema.get("properties", {}):
+                yield from _parts(schema["properties"][key], each, f"{place}.{key}")
+    elif isinstance(value, list) and "items" in schema:
+        for index, each in enumerate(value):
+            yield from _parts(schema["items"], each, f"{place}[{index}]")
+
+
+def _unknown(schema: Schema, value: Any, place: str) -> Iterator[str]:
+    for known, part, where in _parts(schema, value, place):
+        if isinstance(part, dict) and "properties" in known:
+            for key in part.keys() - known["properties"].keys():
+                yield f"unknown field {where}.{key}"
+
+
+def _repeated(schema: Schema, value: Any, place: str) -> Iterator[str]:
+    for known, part, where in _parts(schema, value, place):
+        if known.get("x-kubernetes-list-type") == "map" and isinstance(part, list):
+            keys = [
+                tuple(each.get(key) for key in known["x-kubernetes-list-map-keys"])
+                for each in part
+                if isinstance(each, dict)
+            ]
+            if len(set(keys)) != len(keys):
+                yield f"{where}: duplicate entries"
+
+
+def _broken_rules(schema: Schema, value: Any, place: str) -> Iterator[str]:
+    for known, part, where in _parts(schema, value, place):
+        for rule in known.get("x-kubernetes-validations", []):
+            context = cel.Context()
+            context.add_variable("self", part)
+            if cel.evaluate(rule["rule"], context) is not True:
+                yield f"{where}: {rule['message']}"

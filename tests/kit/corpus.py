@@ -1,0 +1,24 @@
+"""The corpus of manifests, `tests/corpus`: what every reader of a v1alpha1 Pipeline must take, and what it must refuse.
+
+The first line of a file says in a sentence what is special about it. An invalid file then has one comment for each
+problem, `# expect: line:column: field: message; suggestion`.
+"""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / "corpus"
+VALID = sorted((FOLDER / "valid").glob("*.yaml"))
+INVALID = sorted((FOLDER / "invalid").glob("*.yaml"))
+
+_EXPECT = "# expect: "
+
+
+def expected(path: Path) -> list[str]:
+    """Return the problems that a file says it has."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix(_EXPECT) for line in lines if line.startswith(_EXPECT)]
+
+
+def name(path: Path) -> str:
+    """Name a test after its file."""
+    return path.stem

@@ -1,0 +1,205 @@
+"""The generated CRD says what the types say."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, Field, JsonValue
+
+from kit import apiserver, corpus
+from midstream import yamldoc
+from midstream_api import crdgen, names
+from midstream_api.pipeline import Pipeline
+
+CRDS = Path(__file__).parents[2] / "crds"
+
+
+@pytest.fixture(scope="module")
+def crd() -> dict[str, Any]:
+    """The committed CRD."""
+    loaded: dict[str, Any] = yaml.safe_load((CRDS / "pipelines.yaml").read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_committed_file_is_what_the_generator_writes() -> None:
+    """`make generate` would change nothing."""
+    command = [sys.executable, str(CRDS / "generate.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_file_holds_the_whole_crd(crd: dict[str, Any]) -> None:
+    """YAML brings back what was generated, numbers included."""
+    assert crd == crdgen.pipeline_crd()
+
+
+@pytest.mark.parametrize("path", corpus.VALID, ids=corpus.name)
+def test_valid_manifest_is_accepted_by_types_and_cluster(crd: dict[str, Any], path: Path) -> None:
+    """What the types accept, a cluster accepts."""
+    (document,) = yamldoc.parse(path.read_text(encoding="utf-8"))
+    Pipeline.model_validate(document.value)
+    assert apiserver.verdict(crd, document.value) == []
+
+
+def _of_clusters_concern() -> list[Path]:
+    """The invalid manifests that are data; a broken text never reaches an API server."""
+    paths = []
+    for path in corpus.INVALID:
+        try:
+            documents = yamldoc.parse(path.read_text(encoding="utf-8"))
+        except yamldoc.NotYaml:
+            continue
+        if len(documents) == 1 and not documents[0].problems:
+            paths.append(path)
+    return paths
+
+
+@pytest.mark.parametrize("path", _of_clusters_concern(), ids=corpus.name)
+def test_invalid_manifest_is_refused_by_types_and_cluster(crd: dict[str, Any], path: Path) -> None:
+    """What the types refuse, a cluster refuses."""
+    (document,) = yamldoc.parse(path.read_text(encoding="utf-8"))
+    with pytest.raises(ValueError, match="validation error"):
+        Pipeline.model_validate(document.value)
+    assert apiserver.verdict(crd, document.value) != []
+
+
+@pytest.mark.parametrize("path", corpus.VALID, ids=corpus.name)
+def test_valid_manifest_survives_a_round_trip(path: Path) -> None:
+    """Nothing is lost between reading and writing, with and without defaults."""
+    (document,) = yamldoc.parse(path.read_text(encoding="utf-8"))
+    pipeline = Pipeline.model_validate(document.value)
+    for written in (
+        pipeline.model_dump(mode="json", by_alias=True, exclude_none=True),
+        pipeline.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+    ):
+        assert Pipeline.model_validate(written) == pipeline
+
+
+def _properties(schema: dict[str, Any], place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, each in schema.get("properties", {}).items():
+        yield f"{place}.{name}", each
+        yield from _properties(each, f"{place}.{name}")
+    if "items" in schema:
+        yield from _properties(schema["items"], f"{place}[]")
+
+
+def _schema(crd: dict[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return schema
+
+
+def test_every_field_is_described(crd: dict[str, Any]) -> None:
+    """`kubectl explain` has a sentence for each field that is ours."""
+    fields = dict(_properties(_schema(crd), ""))
+    assert [name for name, each in fields.items() if "description" not in each] == [".metadata"]
+
+
+def test_every_list_and_string_is_bounded(crd: dict[str, Any]) -> None:
+    """An API server refuses rules over what may be of any length."""
+    for name, each in _properties(_schema(crd), ""):
+        if each["type"] == "array":
+            assert "maxItems" in each, name
+        if each["type"] == "string" and name not in {".apiVersion", ".kind"}:
+            assert "maxLength" in each or "enum" in each, name
+
+
+def test_steps_are_a_map_by_name(crd: dict[str, Any]) -> None:
+    """Two appliers may own a step each, and no two steps share a name."""
+    steps = _schema(crd)["properties"]["spec"]["properties"]["steps"]
+    assert steps["x-kubernetes-list-type"] == "map"
+    assert steps["x-kubernetes-list-map-keys"] == ["name"]
+
+
+def test_status_is_not_there_before_something_writes_it(crd: dict[str, Any]) -> None:
+    """No field is in the CRD before something acts on it."""
+    assert set(_schema(crd)["properties"]) == {"apiVersion", "kind", "metadata", "spec"}
+    assert "subresources" not in crd["spec"]["versions"][0]
+
+
+def test_crd_has_the_fixed_names(crd: dict[str, Any]) -> None:
+    """The names are those of `names`, and the object is named as Kubernetes wants it."""
+    spec = crd["spec"]
+    assert crd["metadata"]["name"] == f"{spec['names']['plural']}.{names.GROUP}"
+    assert (spec["group"], spec["scope"]) == (names.GROUP, "Namespaced")
+    assert [version["name"] for version in spec["versions"]] == [names.VERSION]
+
+
+class _Inner(BaseModel):
+    name: Annotated[str, Field(max_length=8)]
+
+
+class _Recursive(BaseModel):
+    inner: "_Recursive | None" = None
+
+
+class _Union(BaseModel):
+    either: _Inner | bool
+
+
+class _FreeKeys(BaseModel):
+    labels: dict[str, bool]
+
+
+class _EndlessList(BaseModel):
+    names: list[bool]
+
+
+class _EndlessString(BaseModel):
+    name: str
+
+
+class _Anything(BaseModel):
+    value: Any
+
+
+class _Tuple(BaseModel):
+    pair: tuple[int, int]
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (_Recursive, "contains itself"),
+        (_Union, "a union"),
+        (_FreeKeys, "free keys"),
+        (_EndlessList, "list a max_length"),
+        (_EndlessString, "string a max_length"),
+        (_Anything, "has no type"),
+        (_Tuple, "prefixItems"),
+    ],
+)
+def test_what_a_structural_schema_cannot_say_is_refused(model: type[BaseModel], said: str) -> None:
+    """A rule is never dropped in silence."""
+    with pytest.raises(crdgen.NotStructural, match=said):
+        crdgen.structural(model)
+
+
+class _Convertible(BaseModel):
+    ratio: Annotated[float, Field(gt=0)] = 0.5
+    inner: _Inner | None = None
+    rows: Annotated[list[dict[str, JsonValue]], Field(max_length=2)]
+
+
+def test_conversion_keeps_what_can_be_said() -> None:
+    """An exclusive minimum, an optional object and rows of any JSON have structural forms."""
+    assert crdgen.structural(_Convertible) == {
+        "type": "object",
+        "properties": {
+            "ratio": {"default": 0.5, "minimum": 0, "exclusiveMinimum": True, "type": "number"},
+            "inner": {
+                "type": "object",
+                "properties": {"name": {"maxLength": 8, "type": "string"}},
+                "required": ["name"],
+            },
+            "rows": {
+                "type": "array",
+                "maxItems": 2,
+                "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+            },
+        },
+        "required": ["rows"],
+    }
