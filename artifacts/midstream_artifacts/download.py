@@ -7,11 +7,8 @@ are in the cache (If-None-Match) before they are transferred again. The caller h
 """
 
 import random
-import re
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
-from midstream_artifacts import notes, partials
+from midstream_artifacts import headers, notes, partials
 from midstream_artifacts.cache import Artifact, Cache
 from midstream_artifacts.errors import (
     CacheError,
@@ -105,7 +102,9 @@ class _Download:
         self._seen_path = cache.seen(partials.name_of(uri, None))
 
     def run(self, web: Web, patience: Patience) -> Artifact:
+        """Try until the bytes are here, the failures in a row are too many, or the time is up."""
         failures = 0
+        distrusts_parts = False
         while True:
             before = self._partial.size
             try:
@@ -119,9 +118,10 @@ class _Download:
                     raise
                 error, least_s = caught, 0.0
             except DigestMismatch:
-                if not self._partial.is_resumed:
+                if distrusts_parts or not self._partial.is_resumed:
                     raise
-                # The halves may belong to different bytes; the whole gets its chance.
+                # The parts may belong to different bytes; the whole gets its chance, once.
+                distrusts_parts = True
                 self._partial.discard()
                 continue
             failures = 1 if self._partial.size - before >= _PROGRESS else failures + 1
@@ -144,18 +144,18 @@ class _Download:
 
         Returns the cached artifact when the server says that it is still what the address holds.
         """
-        headers: dict[str, str] = {}
+        asked: dict[str, str] = {}
         seen: Artifact | None = None
         resumes = self._partial.is_resumable
         if resumes:
-            headers["Range"] = f"bytes={self._partial.size}-"
+            asked["Range"] = f"bytes={self._partial.size}-"
             if self._partial.validator:
-                headers["If-Range"] = self._partial.validator
+                asked["If-Range"] = self._partial.validator
         elif self._sha256 is None:
             note = notes.Note.read(self._seen_path)
             if note is not None and note.sha256 and (seen := self._cache.get(note.sha256)):
-                headers["If-None-Match"] = note.validator
-        with web.get(self._uri, headers) as answer:
+                asked["If-None-Match"] = note.validator
+        with web.get(self._uri, asked) as answer:
             match answer.status:
                 case 200:
                     self._begin(answer)
@@ -179,18 +179,18 @@ class _Download:
                 f"{answer.shown} sends the file packed ({encoding!r}) though asked not to; its digest would not be "
                 "the file's. Switch Content-Encoding off on the server"
             )
-        total = _length(answer)
+        total = headers.length(answer.headers)
         self._require_size(total or 0)
-        self._partial.begin(notes.validator(answer.headers), total)
+        self._partial.begin(headers.validator(answer.headers), total)
         self._cache.require_room(total or 0)
 
     def _resume(self, answer: Answer) -> None:
-        first, total = _range(answer)
-        length = _length(answer)
+        first, total = headers.content_range(answer.headers)
+        length = headers.length(answer.headers)
         if total is None and length is not None:
             total = self._partial.size + length
         known = self._partial.total
-        other = notes.validator(answer.headers)
+        other = headers.validator(answer.headers)
         if (
             first != self._partial.size
             or (known is not None and total != known)
@@ -205,7 +205,10 @@ class _Download:
     def _is_whole(self, answer: Answer) -> bool:
         """Tell whether the transfer had broken off after the last byte: there is no part left to send."""
         size = self._partial.size
-        return _range(answer) == (None, size) and self._partial.total in {None, size}
+        return headers.content_range(answer.headers) == (None, size) and self._partial.total in {
+            None,
+            size,
+        }
 
     def _start_over(self, answer: Answer) -> None:
         """Raise, for a next attempt from the first byte: the server's part does not fit ours."""
@@ -241,35 +244,8 @@ class _Download:
             case 404 | 410:
                 return SourceNotFound(f"{said}; correct the address, or put the file there")
             case status if status in _RETRIED or status >= 500:
-                return _Busy(SourceUnreachable(said), _retry_after_s(answer))
+                return _Busy(SourceUnreachable(said), headers.retry_after_s(answer.headers))
             case _:
                 return SourceRefused(
                     f"{said}, where 200 was expected; give the address of the file itself"
                 )
-
-
-def _length(answer: Answer) -> int | None:
-    text = answer.headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() else None
-
-
-def _range(answer: Answer) -> tuple[int | None, int | None]:
-    """Return the first byte and the total size that `Content-Range` tells, each None if it does not."""
-    found = re.fullmatch(
-        r"bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)", answer.headers.get("content-range", ""), re.ASCII
-    )
-    if found is None:
-        return None, None
-    first, total = found.groups()
-    return int(first) if first else None, int(total) if total else None
-
-
-def _retry_after_s(answer: Answer) -> float:
-    text = answer.headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        when = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

@@ -32,7 +32,7 @@ def fetch(
     With `sha256` (64 lower-case hexadecimal digits) only bytes with that digest are kept, and a copy that is in the
     cache already is returned without touching the source. Without it the source is read, and the artifact tells the
     digest. `size_limit` is in bytes. `progress` is called in this thread, at most every half second and once at the
-    end. `cancelled` is asked often; true ends the fetch with `FetchCancelled`.
+    end. `cancelled` is asked often, from a second thread too; true ends the fetch with `FetchCancelled`.
 
     Raises an `ArtifactError`. What was downloaded of a broken transfer stays and is resumed by the next fetch;
     bytes with a wrong digest are never kept.

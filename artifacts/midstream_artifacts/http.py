@@ -3,7 +3,8 @@
 Follows redirects within limits, never from https down to http. Asks for the plain bytes (no compression). Turns
 every failure of the transport into a `SourceError`; what a status means is the caller's business. Certificates
 are checked against the system's authorities (`SSL_CERT_FILE` adds others), proxies are taken from `HTTP_PROXY`,
-`HTTPS_PROXY` and `NO_PROXY`.
+`HTTPS_PROXY` and `NO_PROXY`. Deadline and cancelling cut a body short at once; while the headers come, only the
+time-outs for connection and next bytes hold.
 """
 
 import logging

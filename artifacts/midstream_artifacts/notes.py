@@ -4,9 +4,7 @@ A note that cannot be read (half-written, of another release) is the same as non
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Self
 
@@ -39,22 +37,6 @@ class Note:
         fresh = path.with_suffix(".new")
         fresh.write_text(json.dumps(asdict(self)), encoding="utf-8")
         fresh.replace(path)
-
-
-def validator(headers: Mapping[str, str]) -> str:
-    """Return the ETag, or else the date of the last change, if it names exactly these bytes; else ''.
-
-    A weak ETag (W/…) does not. A date does only when the answer is younger by a second or more, since the
-    file may have changed twice within one.
-    """
-    if tag := headers.get("etag", ""):
-        return tag if tag.startswith('"') else ""
-    changed = headers.get("last-modified", "")
-    try:
-        age = parsedate_to_datetime(headers.get("date", "")) - parsedate_to_datetime(changed)
-    except (ValueError, TypeError):
-        return ""
-    return changed if age.total_seconds() >= 1 else ""
 
 
 def boot() -> str:

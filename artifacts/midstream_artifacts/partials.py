@@ -91,9 +91,10 @@ class Partial:
 
     def close(self) -> None:
         """Leave the file for a later fetch if that can resume it, else remove it."""
-        if not self.is_resumable or not self._path.exists():
-            self._path.unlink(missing_ok=True)
-            self._note_path.unlink(missing_ok=True)
+        with suppress(OSError):  # what cannot be removed now is removed when it is a day old
+            if not self.is_resumable or not self._path.exists():
+                self._path.unlink(missing_ok=True)
+                self._note_path.unlink(missing_ok=True)
         if self._descriptor >= 0:
             os.close(self._descriptor)
 

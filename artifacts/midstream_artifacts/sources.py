@@ -125,8 +125,13 @@ def _path_of_file_url(uri: str) -> str:
             "write '%3F' or '%23' when they are part of the name"
         )
     decoded = unquote_to_bytes(parts.path)
-    if not decoded or b"\0" in decoded or decoded.count(b"/") != parts.path.count("/"):
+    if (
+        not decoded
+        or re.search(rb"[\0-\x1f\x7f]", decoded)
+        or decoded.count(b"/") != parts.path.count("/")
+    ):
         raise InvalidSource(
-            f"source {redacted(uri)!r} holds no usable path; write file:///folder/file, without '%00' or '%2F'"
+            f"source {redacted(uri)!r} holds no usable path; write file:///folder/file, without encoded "
+            "control characters ('%00') or slashes ('%2F')"
         )
     return os.fsdecode(decoded)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,14 @@ def test_the_drawn_tree_is_the_real_one() -> None:
     """The module's docstring lists exactly the classes that exist."""
     drawn = set(re.findall(r"^[ │]*[├└]── (\w+)", errors.__doc__ or "", re.MULTILINE))
     assert drawn == {kind.__name__ for kind in below(ArtifactError)}
+
+
+def test_every_reason_is_explained() -> None:
+    """The documentation has a line for each reason, and says whether it may heal by itself."""
+    page = (Path(__file__).parents[2] / "docs" / "artifacts.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (yes|no) \|", page, re.MULTILINE))
+    kinds = [kind for kind in below(ArtifactError) if kind.__name__ not in BASES]
+    assert rows == {kind.__name__: "yes" if kind.transient else "no" for kind in kinds}
 
 
 @pytest.mark.parametrize(

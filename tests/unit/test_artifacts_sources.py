@@ -75,6 +75,7 @@ INVALID = {
     "a query in a file URL": ("file:///rf.onnx?v=3", "%3F"),
     "an encoded slash": ("file:///a%2Fb.onnx", "%2F"),
     "an encoded NUL": ("file:///a%00b.onnx", "%00"),
+    "an encoded line break": ("file:///a%0Ab.onnx", "control characters"),
     "a file URL of nothing": ("file://", "write file:///folder/file"),
     "no host": ("http:///rf.onnx", "names no host"),
     "no slashes": ("http:rf.onnx", "write http://host/path"),
