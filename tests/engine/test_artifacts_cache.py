@@ -76,6 +76,7 @@ def test_damaged_copy_is_found_removed_and_fetched_anew(cache: Cache, source: So
 def test_truncated_copy_is_found(cache: Cache, source: Source) -> None:
     """A copy that lost its end is damaged, too."""
     artifact = resolve(source, cache)
+    artifact.path.chmod(0o600)
     os.truncate(artifact.path, 10)
     with pytest.raises(errors.CacheDamaged, match="10 bytes"):
         cache.verify(artifact)
