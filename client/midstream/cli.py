@@ -158,10 +158,9 @@ def _port(text: str) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     """Serve; returns when the service has ended."""
-    from midstream.run import main as service  # noqa: PLC0415  the engine is imported only to serve
+    from midstream.run.main import run  # noqa: PLC0415  the engine is imported only to serve
 
-    code: int = service.run(args)
-    return code
+    return run(args)
 
 
 def _validate(args: argparse.Namespace) -> int:

@@ -17,6 +17,9 @@ from midstream_api.pipeline import Pipeline
 MAX_BYTES = 1 << 20
 """Size limit of a manifest."""
 
+MAX_PROBLEMS = 100
+"""More are counted, not told."""
+
 _BEGIN = f"begin with apiVersion: {names.API_VERSION}"
 
 
@@ -25,7 +28,10 @@ class ManifestError(Exception):
 
     def __init__(self, path: Path, found: list[Problem]) -> None:
         self.path = path
-        self.problems = sorted(found, key=lambda p: (p.line or 0, p.column or 0))
+        self.problems = sorted(found[:MAX_PROBLEMS], key=lambda p: (p.line or 0, p.column or 0))
+        if len(found) > MAX_PROBLEMS:
+            more = f"and {len(found) - MAX_PROBLEMS} more problems"
+            self.problems.append(Problem(None, None, "", more))
         super().__init__("\n".join(problems.at(path, problem) for problem in self.problems))
 
 
@@ -64,17 +70,22 @@ def load(path: str | Path) -> Manifest:
     try:
         pipeline = Pipeline.model_validate(document.value)
     except ValidationError as error:
-        # What YAML could not give is null in the data; it is not reported a second time.
-        known = {problem.field for problem in found}
-        translated = [
-            problems.explain(e, document.locate, document.written) for e in error.errors()
-        ]
-        raise ManifestError(
-            path, found + [p for p in translated if p.field not in known]
-        ) from error
+        raise ManifestError(path, found + _explained(error, document)) from error
     if found:
         raise ManifestError(path, found)
     return Manifest(path, pipeline, document)
+
+
+def _explained(error: ValidationError, document: yamldoc.Document) -> list[Problem]:
+    # Where YAML had a problem the data is null; that is not told a second time.
+    known = {problem.field for problem in document.problems}
+    # Finding a place takes time in a long file, so a hostile one is not explained to the end.
+    errors = error.errors(include_url=False)
+    explained = [
+        problems.explain(one, document.locate, document.written) for one in errors[:MAX_PROBLEMS]
+    ]
+    unexplained = [Problem(None, None, "", "not told")] * len(errors[MAX_PROBLEMS:])
+    return [problem for problem in explained if problem.field not in known] + unexplained
 
 
 def _read(path: Path) -> str:

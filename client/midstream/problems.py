@@ -90,8 +90,10 @@ def dotted(path: FieldPath) -> str:
     for part in path:
         if isinstance(part, int):
             text += f"[{part}]"
-        else:
+        elif re.fullmatch(r"[-\w]{1,64}", part):
             text += f".{part}" if text else part
+        else:
+            text += f"[{quoted(part)}]"
     return text
 
 
