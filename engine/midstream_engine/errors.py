@@ -15,6 +15,7 @@
 `reason` is a CamelCase constant for machines, the message a sentence for people. `docs/errors.md` lists them all.
 """
 
+import traceback
 from typing import ClassVar
 
 
@@ -34,9 +35,30 @@ class ConfigError(EngineError):
 class LoadError(EngineError):
     """A revision could not be made ready. The revision that serves is untouched."""
 
-    def __init__(self, reason: str, message: str, *, transient: bool = False) -> None:
+    def __init__(
+        self, reason: str, message: str, *, transient: bool = False, trace: str | None = None
+    ) -> None:
         super().__init__(reason, message)
         self.transient = transient
+        self.trace = trace
+        """Of `InternalError` only: the traceback, as text."""
+
+
+def contained(error: Exception) -> LoadError:
+    """Whatever went wrong with a revision, as a LoadError without traceback and cause.
+
+    Their frames would keep alive what they worked on, sessions above all. What nobody foresaw becomes `InternalError`
+    and keeps its traceback as text.
+    """
+    if isinstance(error, LoadError):
+        return LoadError(error.reason, error.message, transient=error.transient, trace=error.trace)
+    if isinstance(error, MemoryError):
+        return LoadError("ModelDoesNotFit", "out of memory while loading", transient=True)
+    return LoadError(
+        "InternalError",
+        f"{type(error).__name__}: {error}; this is a defect of the engine, please report it with its log",
+        trace="".join(traceback.format_exception(error)),
+    )
 
 
 class RequestError(EngineError):

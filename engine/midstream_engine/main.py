@@ -7,9 +7,11 @@ import argparse
 import asyncio
 import gc
 import json
+import os
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         state=arguments.state,
         cache=arguments.cache,
         policy=arguments.policy,
+        warm_up_seconds=arguments.warm_up_seconds,
         max_body=arguments.max_body,
         memory_limit=arguments.memory_limit,
         **({"threads": arguments.threads} if arguments.threads else {}),
@@ -59,7 +62,12 @@ def main(argv: list[str] | None = None) -> int:
     # The default of 5 ms is how long a request may wait for the GIL behind a busy Python thread.
     sys.setswitchinterval(0.0005)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Engine(settings, arguments).run())
+        code = runner.run(Engine(settings, arguments).run())
+    if threading.active_count() > 1:
+        # A thread that onnxruntime does not let go of would hold up the end, or abort it.
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 class Engine:
@@ -89,7 +97,11 @@ class Engine:
             warm_up_seconds=settings.warm_up_seconds,
         )
         self.manager = manager = Manager(
-            loader, _fetcher(cache, settings), POLICIES[settings.policy], Marks(settings.state), self._emit
+            loader,
+            _fetcher(cache, settings),
+            POLICIES[settings.policy],
+            Marks(settings.state),
+            self._emit,
         )
         self.counts = Counts()
         plane = DataPlane(manager, self.counts, settings)
@@ -267,6 +279,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     serve.add_argument("--channel-fd", type=int, help="an inherited socket to the supervisor")
     serve.add_argument("--worker", type=int, help="this worker's number")
     serve.add_argument("--policy", choices=sorted(POLICIES), default="availability")
+    serve.add_argument("--warm-up-seconds", type=float, default=120.0, help="for each step")
     serve.add_argument("--max-body", type=int, default=16 << 20, help="bytes")
     serve.add_argument("--memory-limit", type=int, help="bytes; default: the cgroup's")
     serve.add_argument("--threads", type=int, help="for large batches")

@@ -1,25 +1,27 @@
 """Owns the revisions: turns the whole wish of the config folder into one action at a time.
 
 Guarantees: a failed load leaves the serving revision untouched; the serving revision changes by one attribute store; a
-revision is freed only when its last lease is back; a newer wish replaces an older one that is not done yet. Runs on the event loop; what
-takes long runs in two threads, one that fetches and one that loads and frees.
+revision is freed only when its last lease is back; a newer wish replaces an older one that is not done yet; whatever
+goes wrong with a revision ends that revision, not the engine. Runs on the event loop; what takes long runs in two
+threads, one that fetches and one that loads and frees.
 """
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from midstream_api.engineconfig import ResolvedModel, RevisionDocument
 from midstream_engine import memory
-from midstream_engine.errors import LoadError
+from midstream_engine.errors import LoadError, contained
 from midstream_engine.marks import Marks
 from midstream_engine.policy import Action, Goal, Load, Policy, Prepare, Serve, Snapshot, Unload
 from midstream_engine.revision import Loaded, Loader, Revision, State, Tell
-from midstream_engine.schema import differences
+from midstream_engine.schema import Field, differences
 
 Fetch = Callable[[ResolvedModel, Callable[[], bool]], None]
 """fetch(model, cancelled) puts the model's bytes into the cache, or raises LoadError. Blocks."""
@@ -63,8 +65,13 @@ class Manager:
         self._changed = asyncio.Event()
         self._served = asyncio.Event()
         self._frees: set[asyncio.Task[None]] = set()
+        self._freeing: set[Revision] = set()
+        self._job: Future[Any] | None = None
+        self._closing = False
         self._killer = marks.found
         self._asked = 0.0
+        self._shown: tuple[tuple[Field, ...], tuple[Field, ...]] | None = None
+        """Inputs and outputs that callers have seen last."""
         self.revisions: dict[str, Revision] = {}
         self.serving: Revision | None = None
         self.wish: Wish | None = None
@@ -83,10 +90,16 @@ class Manager:
                 del self.revisions[name]
         if self._killer is not None and self._killer not in wanted:
             self._killer = None
-            self._marks.clear()
+            try:
+                self._marks.clear()
+            except LoadError as error:
+                # The next start finds it once more, sees that nobody wants that revision, and tries again.
+                self._emit("state_unwritable", message=error.message)
         for name in wanted:
             if name not in self.revisions:
                 self._add(name)
+        if wish.allow_schema_change:
+            self._retry_all("SchemaChanged")
         self._notify()
 
     def _add(self, name: str) -> None:
@@ -120,7 +133,8 @@ class Manager:
             name: Snapshot(revision.state, revision.prepared)
             for name, revision in self.revisions.items()
         }
-        return self._policy(snapshots, self.wish.goal, self.serving.id if self.serving else None)
+        serving = self.serving.id if self.serving else None
+        return self._policy(snapshots, self.wish.goal, serving, bool(self._freeing))
 
     async def execute(self, action: Action) -> None:
         revision = self.revisions[action.revision]
@@ -136,18 +150,27 @@ class Manager:
         self._notify(wake=False)
 
     async def close(self) -> None:
-        """Free everything. No request may be running any more."""
+        """Free everything; `run` must have ended, and no request may be running any more.
+
+        A load in progress is left behind in its thread: nothing stops onnxruntime while it builds a session.
+        """
+        self._closing = True  # ends a fetch
         for task in self._frees:
             task.cancel()
         await asyncio.gather(*self._frees, return_exceptions=True)
         self.serving = None
-        loop = asyncio.get_running_loop()
-        for revision in self.revisions.values():
-            if revision.loaded is not None:
-                loaded, revision.loaded = revision.loaded, None
-                await loop.run_in_executor(self._load_thread, self._loader.free, loaded)
-        self._fetch_thread.shutdown(cancel_futures=True)
-        self._load_thread.shutdown()
+        done = self._job is None or self._job.done()
+        if done:
+            for revision in self.revisions.values():
+                if revision.loaded is not None:
+                    loaded, revision.loaded = revision.loaded, None
+                    await self._in_load_thread(self._loader.free, loaded)
+        else:
+            # It ends because it was asked to, not because of its candidate.
+            with contextlib.suppress(LoadError):
+                self._marks.clear()
+        self._fetch_thread.shutdown(wait=False, cancel_futures=True)
+        self._load_thread.shutdown(wait=done, cancel_futures=True)
 
     def touch(self) -> None:
         """Something beside the revisions has changed that `report`'s readers should see."""
@@ -184,8 +207,8 @@ class Manager:
         try:
             await self._fetch_all(revision)
             await self._in_load_thread(self._verify_files, revision)
-        except LoadError as error:
-            self._failed(revision, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this revision's end, not the engine's
+            self._failed(revision, contained(error))
             return
         revision.prepared = True
         revision.stages["prepared"] = (time.perf_counter() - start) * 1e3
@@ -202,13 +225,12 @@ class Manager:
             await self._fetch_all(revision)
             tell = self._threadsafe_tell(revision)
             loaded = await self._in_load_thread(self._load_in_thread, revision, candidate, tell)
-            self._check_schema(revision, loaded)
-        except LoadError as error:
-            self._failed(revision, error)
-            return
-        except SchemaChangedError as error:
-            await self._in_load_thread(self._free_in_thread, error.loaded)
-            self._failed(revision, LoadError("SchemaChanged", str(error)))
+            changes = self._schema_changes(revision, loaded)
+            if changes:
+                await self._in_load_thread(self._free_in_thread, loaded)
+                raise _schema_changed(changes)  # noqa: TRY301 - one way out for all that can go wrong
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this revision's end, not the engine's
+            self._failed(revision, contained(error))
             return
         revision.loaded = loaded
         revision.row_ns = float(loaded.warm_ns)
@@ -221,6 +243,8 @@ class Manager:
         # The swap: requests take this reference once each, so none sees both.
         self.serving = revision
         self._served.set()
+        assert revision.loaded is not None
+        self._shown = (revision.loaded.inputs, revision.loaded.outputs)
         if old is not None:
             self.swaps += 1
         revision.stages["served"] = (time.perf_counter() - self._asked) * 1e3
@@ -240,6 +264,7 @@ class Manager:
             self.wish.goal.stable,
         ):
             self._add(revision.id)
+        self._freeing.add(revision)
         task = asyncio.create_task(self._drain_and_free(revision))
         self._frees.add(task)
         task.add_done_callback(self._frees.discard)
@@ -251,9 +276,16 @@ class Manager:
         self._tell(revision, "drained", ms=drained)
         loaded, revision.loaded = revision.loaded, None
         assert loaded is not None
-        freed = await self._in_load_thread(self._free_in_thread, loaded)
+        try:
+            freed = await self._in_load_thread(self._free_in_thread, loaded)
+        except Exception as error:  # noqa: BLE001 - one revision's memory is not worth the engine
+            failed = contained(error)
+            self._tell(revision, "not_freed", message=failed.message, traceback=failed.trace)
+        else:
+            self._tell(revision, "freed", ms=_since(start), bytes=freed)
         revision.move(State.UNLOADED)
-        self._tell(revision, "freed", ms=_since(start), bytes=freed)
+        self._freeing.discard(revision)
+        self._retry_all("ModelDoesNotFit")
         self._notify()
 
     # In the threads
@@ -262,11 +294,7 @@ class Manager:
         start = time.perf_counter()
 
         def cancelled() -> bool:
-            return self.revisions.get(revision.id) is not revision or (
-                self.wish is not None
-                and revision.id
-                not in (*self.wish.goal.hold, self.wish.goal.serve, self.wish.goal.stable)
-            )
+            return self._closing or not self._wanted(revision)
 
         def fetch() -> None:
             for step in revision.document.steps:
@@ -276,21 +304,34 @@ class Manager:
         revision.stages["fetched"] = (time.perf_counter() - start) * 1e3
 
     async def _in_load_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._load_thread, function, *args)
+        self._job = self._load_thread.submit(function, *args)
+        return await asyncio.wrap_future(self._job)
 
     def _verify_files(self, revision: Revision) -> None:
         for step in revision.document.steps:
             self._loader.verified_path(step.model.sha256)
 
     def _load_in_thread(self, revision: Revision, candidate: bool, tell: Tell) -> Loaded:
-        if candidate:
-            self._marks.leave(revision.id)
+        loaded = failure = None
         try:
-            return self._loader.load(revision.document, revision.stages, tell)
-        finally:
-            # Reached whether it loaded or was refused: this engine is still alive.
             if candidate:
+                self._marks.leave(revision.id)
+            loaded = self._loader.load(revision.document, revision.stages, tell)
+        except Exception as error:  # noqa: BLE001 - what it holds must go here, in this thread
+            failure = contained(error)
+        if candidate:
+            # Reached whether it loaded or was refused: this engine is still alive.
+            try:
                 self._marks.clear()
+            except LoadError as error:
+                failure = failure or contained(error)
+        if loaded is not None and failure is None:
+            return loaded
+        if loaded is not None:
+            self._loader.free(loaded)
+        memory.give_back()
+        assert failure is not None
+        raise failure
 
     def _free_in_thread(self, loaded: Loaded) -> int:
         before = memory.resident()
@@ -300,28 +341,58 @@ class Manager:
 
     # Small things
 
-    def _check_schema(self, revision: Revision, loaded: Loaded) -> None:
-        serving = self.serving.loaded if self.serving else None
-        assert self.wish is not None
-        if serving is None or self.wish.allow_schema_change:
-            return
-        said = differences(serving.inputs, loaded.inputs, "input")
-        said += differences(serving.outputs, loaded.outputs, "output")
-        if said:
-            raise SchemaChangedError(
-                f"the swap would change what callers see: {'; '.join(said)}; "
-                "set spec.rollout.allowSchemaChange: true if that is wanted",
-                loaded,
-            )
+    def _schema_changes(self, revision: Revision, loaded: Loaded) -> list[str]:
+        wish = self.wish
+        assert wish is not None
+        if self._shown is None or wish.allow_schema_change:
+            return []
+        if self.serving is None and revision.id == wish.goal.stable:
+            return []  # nothing serves, and this is the last resort
+        inputs, outputs = self._shown
+        return [
+            *differences(inputs, loaded.inputs, "input"),
+            *differences(outputs, loaded.outputs, "output"),
+        ]
+
+    def _wanted(self, revision: Revision) -> bool:
+        if self.wish is None or self.revisions.get(revision.id) is not revision:
+            return False
+        goal = self.wish.goal
+        return revision.id in (*goal.hold, goal.serve, goal.stable)
 
     def _failed(self, revision: Revision, error: LoadError, event: str = "refused") -> None:
+        if not self._wanted(revision):
+            self._drop(revision)
+            return
+        if error.reason == "FetchCancelled":
+            # Dropped and wished for again while its fetch was being cancelled.
+            if revision.state is not State.NEW:
+                revision.move(State.NEW)
+            return
+        if error.reason == "ModelDoesNotFit" and self._freeing:
+            # There will be more room when what drains now is gone.
+            error = LoadError(error.reason, error.message, transient=True)
         revision.fail(error)
         revision.attempts += 1
         self.failures[error.reason] = self.failures.get(error.reason, 0) + 1
-        self._tell(revision, event, reason=error.reason, message=error.message)
+        trace = {"traceback": error.trace} if error.trace else {}
+        self._tell(revision, event, reason=error.reason, message=error.message, **trace)
         if error.transient:
             wait = RETRY_SECONDS[min(revision.attempts, len(RETRY_SECONDS)) - 1]
             asyncio.get_running_loop().call_later(wait, self._retry, revision)
+
+    def _drop(self, revision: Revision) -> None:
+        """A newer wish has no use for what was being fetched or loaded."""
+        if self.revisions.get(revision.id) is revision:
+            revision.move(State.UNLOADED)
+            del self.revisions[revision.id]
+        self._tell(revision, "dropped")
+
+    def _retry_all(self, reason: str) -> None:
+        for revision in list(self.revisions.values()):
+            error = revision.error
+            if error is not None and error.reason == reason:
+                self._retry(revision)
 
     def _retry(self, revision: Revision) -> None:
         if self.revisions.get(revision.id) is revision and revision.state is State.FAILED:
@@ -346,16 +417,18 @@ class Manager:
             self._wake.set()
 
 
-class SchemaChangedError(Exception):
-    """A loaded candidate differs from what serves; carries what must be freed again."""
-
-    def __init__(self, message: str, loaded: Loaded) -> None:
-        super().__init__(message)
-        self.loaded = loaded
+def _schema_changed(changes: list[str]) -> LoadError:
+    return LoadError(
+        "SchemaChanged",
+        f"the swap would change what callers see: {'; '.join(changes)}; "
+        "set spec.rollout.allowSchemaChange: true if that is wanted",
+    )
 
 
 def _be_nice() -> None:
-    os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
+    # A sandbox that forbids it must not cost the thread.
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
 
 
 def _models(revision: Revision) -> str:

@@ -50,22 +50,22 @@ def resident() -> int:
 def cgroup_limit(root: Path = _CGROUP, membership: Path = Path("/proc/self/cgroup")) -> int | None:
     """The lowest memory limit over this process, in bytes; None where there is none. Knows cgroup v1 and v2."""
     limits: list[int] = []
-    for folder, name in _cgroup_folders(root, membership):
-        while True:
+    for own, name in _cgroup_folders(root, membership):
+        for folder in (own, *own.parents):
             value = _read(folder / name)
             # v1 says "no limit" with a number near 2**63.
             if value is not None and value.isdigit() and int(value) < 1 << 62:
                 limits.append(int(value))
-            if folder in (root, root / "memory") or root not in folder.parents:
+            if folder == root:
                 break
-            folder = folder.parent
     return min(limits, default=None)
 
 
 def _cgroup_folders(root: Path, membership: Path) -> list[tuple[Path, str]]:
     found: list[tuple[Path, str]] = []
     for line in (_read(membership) or "").splitlines():
-        _, controllers, path = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         if controllers == "":
             found.append((root / path.lstrip("/"), "memory.max"))
         elif "memory" in controllers.split(","):

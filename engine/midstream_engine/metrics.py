@@ -1,6 +1,7 @@
 """Counts and times, and their exposition. The only door to prometheus-client.
 
-The hot path adds to plain integers and lists; families are made when somebody asks. Everything is on an injected registry.
+The hot path adds to plain integers and lists; families are made when somebody asks. Everything is on an injected
+registry.
 """
 
 from bisect import bisect_left
@@ -31,7 +32,16 @@ BUCKETS_NS = tuple(
 class Counts:
     """What the data plane counts: plain numbers, changed on the event loop's thread only."""
 
-    __slots__ = ("codes", "buckets", "total_ns", "rows", "step_ns", "step_runs", "queued", "waiting")
+    __slots__ = (
+        "buckets",
+        "codes",
+        "queued",
+        "rows",
+        "step_ns",
+        "step_runs",
+        "total_ns",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.codes: dict[int, int] = {200: 0}
@@ -69,7 +79,9 @@ class EngineCollector(Collector):
         counts, manager = self._counts, self._manager
         pipeline = manager.wish.pipeline if manager.wish else ""
         requests = CounterMetricFamily(
-            "midstream_engine_requests", "Inference requests by status code", labels=["pipeline", "code"]
+            "midstream_engine_requests",
+            "Inference requests by status code",
+            labels=["pipeline", "code"],
         )
         for code, number in sorted(counts.codes.items()):
             requests.add_metric([pipeline, str(code)], number)
@@ -100,7 +112,9 @@ class EngineCollector(Collector):
         )
         yield _counter("swaps", "Swaps of the serving revision", pipeline, manager.swaps)
         failures = CounterMetricFamily(
-            "midstream_engine_refused_revisions", "Revisions refused by reason", labels=["pipeline", "reason"]
+            "midstream_engine_refused_revisions",
+            "Revisions refused by reason",
+            labels=["pipeline", "reason"],
         )
         for reason, number in manager.failures.items():
             failures.add_metric([pipeline, reason], number)

@@ -1,7 +1,8 @@
 """What to do next: pure functions from what is there and what is wished to at most one action.
 
-Stateless, so they can be asked again at any time and after any failure. Two policies: *availability-preserving* loads beside what
-serves; *resource-preserving* unloads first, for engines that cannot hold two revisions: requests wait, none fail.
+Stateless, so they can be asked again at any time and after any failure. Two policies: *availability-preserving* loads
+beside what serves; *resource-preserving* unloads first, for engines that cannot hold two revisions: requests wait, none
+fail.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,27 +51,32 @@ class Goal:
     stable: str
 
 
-Policy = Callable[[Mapping[str, Snapshot], Goal, str | None], Action | None]
+Policy = Callable[[Mapping[str, Snapshot], Goal, str | None, bool], Action | None]
+"""policy(revisions, goal, serving, freeing): the next action. freeing: an unloaded revision is still in memory."""
 
 
 def availability_preserving(
-    revisions: Mapping[str, Snapshot], goal: Goal, serving: str | None
+    revisions: Mapping[str, Snapshot],
+    goal: Goal,
+    serving: str | None,
+    freeing: bool,  # noqa: ARG001 - loading need not wait for it
 ) -> Action | None:
     """Never unload what serves before its successor is ready."""
     target = _target(revisions, goal, serving)
     if _is(revisions, target, State.READY) and serving != target:
         return Serve(target)
-    for revision in (target, *goal.hold):
-        if _is(revisions, revision, State.NEW):
-            return Load(revision)
+    # What nobody wants any more goes first, so that its memory is there for what comes.
     for revision, snapshot in revisions.items():
         if snapshot.state is State.READY and revision not in goal.hold and revision != serving:
             return Unload(revision)
+    for revision in (target, *goal.hold):
+        if _is(revisions, revision, State.NEW):
+            return Load(revision)
     return None
 
 
 def resource_preserving(
-    revisions: Mapping[str, Snapshot], goal: Goal, serving: str | None
+    revisions: Mapping[str, Snapshot], goal: Goal, serving: str | None, freeing: bool
 ) -> Action | None:
     """Never hold two revisions: what is to be served next is only fetched and verified until its turn comes."""
     target = _target(revisions, goal, serving)
@@ -82,7 +88,7 @@ def resource_preserving(
         for revision, snapshot in revisions.items():
             if snapshot.state is State.READY:
                 return Unload(revision)
-        return Load(target)
+        return None if freeing else Load(target)
     return _prepare(revisions, goal)
 
 

@@ -73,11 +73,10 @@ def differences(old: tuple[Field, ...], new: tuple[Field, ...], what: str) -> li
     after = {field.name: field for field in new}
     said = [f"{what} {before[name]} is gone" for name in before if name not in after]
     said += [f"{what} {after[name]} is new" for name in after if name not in before]
-    for name in before:
-        if name in after:
-            was, now = before[name], after[name]
-            if was.dtype != now.dtype or not _compatible(was.shape, now.shape):
-                said.append(f"{what} {was} became {now}")
+    for name, was in before.items():
+        now = after.get(name, was)
+        if was.dtype != now.dtype or not _compatible(was.shape, now.shape):
+            said.append(f"{what} {was} became {now}")
     return said
 
 

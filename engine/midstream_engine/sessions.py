@@ -30,6 +30,9 @@ ONNX_TYPES = {
     **{f"tensor({name})": name for name in NUMPY_TYPES if not name.startswith("float")},
 }
 
+_STOP_SECONDS = 2.0
+"""How long a model that was told to stop may take until it is given up."""
+
 onnxruntime.set_default_logger_severity(4)
 
 
@@ -103,7 +106,9 @@ class SessionPool:
         except LoadError:
             raise
         except MemoryError as error:
-            raise LoadError("ModelDoesNotFit", "out of memory while loading", transient=True) from error
+            raise LoadError(
+                "ModelDoesNotFit", "out of memory while loading", transient=True
+            ) from error
         except Exception as error:
             # onnxruntime's errors share no base class of their own: they derive from Exception.
             raise LoadError("InvalidModel", explain(error)) from error
@@ -127,28 +132,39 @@ def explain(error: BaseException) -> str:
 def run_bounded(
     session: Session, outputs: Sequence[str], feed: Arrays, seconds: float
 ) -> list[np.ndarray[Any, Any]]:
-    """Run, but stop the model after `seconds`. Raises StepFailed on time-out and on any error of the model."""
+    """Run, but stop the model after `seconds`. Raises StepFailed on time-out and on any error of the model.
+
+    The model runs in a thread of its own: onnxruntime looks at `terminate` between operators only, and a model that
+    never comes back must not keep the caller's thread.
+    """
     options = onnxruntime.RunOptions()
     options.log_severity_level = 4
-    expired = threading.Event()
+    answers: list[list[np.ndarray[Any, Any]]] = []
+    errors: list[Exception] = []
 
-    def stop() -> None:
-        expired.set()
+    def run() -> None:
+        try:
+            answers.append(session.run(outputs, feed, options))
+        except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class of their own
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="midstream-step", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    expired = thread.is_alive()
+    if expired:
         options.terminate = True
-
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        return session.run(outputs, feed, options)
-    except Exception as error:
-        if expired.is_set():
-            raise StepFailed(
-                f"the model did not answer within {seconds:g} s", reason="StepTimedOut"
-            ) from error
-        raise StepFailed(explain(error)) from error
-    finally:
-        timer.cancel()
+        thread.join(_STOP_SECONDS)
+    if answers:
+        return answers[0]
+    if expired:
+        stuck = (
+            "" if errors else ", and cannot be stopped: its thread is busy until the engine ends"
+        )
+        raise StepFailed(
+            f"the model did not answer within {seconds:g} s{stuck}", reason="StepTimedOut"
+        )
+    raise StepFailed(explain(errors[0])) from errors[0]
 
 
 def _field(node: Any, what: str) -> Field:

@@ -1,14 +1,17 @@
 """Watches the config folder and hands over its whole wish, or says why it cannot be obeyed.
 
-Guarantees: every file is read from one resolved folder, checked against the index and validated as a whole
-before anything is handed over; a folder that is unreadable, half-written, older, contradictory or gone changes nothing. Polling
-survives every way of changing a folder (the kubelet's link swap, renames, rewrites in place).
+Guarantees: every file is read from one resolved folder, checked against the index and validated as a whole before
+anything is handed over; a folder that is unreadable, half-written, older, contradictory or gone changes nothing.
+Polling survives every way of changing a folder (the kubelet's link swap, renames, rewrites in place).
 """
 
 import asyncio
 import hashlib
 import os
+import stat
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +29,12 @@ POLL_SECONDS = 0.05
 MAX_FILE = 1 << 20
 """Bytes; a ConfigMap cannot hold more."""
 
+_RACY_SECONDS = 0.1
+"""A file that was changed this short ago may change again without its time changing."""
+
+_AGAIN = frozenset({"ConfigMissing", "ConfigDenied", "ConfigUnreadable"})
+"""Reasons that may go away without any file of the folder changing."""
+
 Document = TypeVar("Document", Index, Assignment, RevisionDocument)
 
 
@@ -40,7 +49,7 @@ class Source:
         self._refuse = refuse
         self._signature: object = None
         self._poked = asyncio.Event()
-        self._last: tuple[str, int, bytes] | None = None
+        self._last: tuple[Wish, bytes] | None = None
         self.error: ConfigError | None = None
         """Why the folder as it is now is not obeyed; None when it is."""
 
@@ -59,58 +68,80 @@ class Source:
 
     def look(self) -> None:
         """Read the folder if it has changed since the last look."""
-        signature = _signature(self._folder)
+        signature, newest = _signature(self._folder)
         if signature == self._signature:
             return
-        self._signature = signature
+        self._signature = None if abs(time.time() - newest) < _RACY_SECONDS else signature
         try:
-            wish, index_bytes = read(self._folder, at_start=self._last is None)
-            self._check_order(wish, index_bytes)
+            reading = read(self._folder)
+            self._check_order(reading)
         except ConfigError as error:
-            if self.error is None or (error.reason, error.message) != (
-                self.error.reason,
-                self.error.message,
-            ):
-                self.error = error
-                self._refuse(error)
+            if error.reason in _AGAIN:
+                self._signature = None
+            self._report(error)
             return
+        wish = reading.wish
+        if reading.assignment_error is not None:
+            if self._last is None:
+                # At the start there must be something to serve: the stable revision.
+                self._obey(reading)
+            self._report(reading.assignment_error)
+            return
+        recovered = self.error is not None
         self.error = None
-        self._last = (wish.uid, wish.sequence, index_bytes)
-        self._accept(wish)
+        if recovered or self._last is None or self._last[0] != wish:
+            self._obey(reading)
 
-    def _check_order(self, wish: Wish, index_bytes: bytes) -> None:
-        if self._last is None or self._last[0] != wish.uid:
+    def _obey(self, reading: "Reading") -> None:
+        self._last = (reading.wish, reading.index)
+        self._accept(reading.wish)
+
+    def _report(self, error: ConfigError) -> None:
+        known = self.error
+        self.error = error
+        if known is None or (known.reason, known.message) != (error.reason, error.message):
+            self._refuse(error)
+
+    def _check_order(self, reading: "Reading") -> None:
+        wish = reading.wish
+        if self._last is None or self._last[0].uid != wish.uid:
             return
-        _, sequence, before = self._last
+        sequence = self._last[0].sequence
         if wish.sequence < sequence:
             raise ConfigError(
                 "ConfigOlder",
                 f"{names.INDEX_FILE} has sequence {wish.sequence}, and {sequence} is obeyed already: ignored",
             )
-        if wish.sequence == sequence and index_bytes != before:
+        if wish.sequence == sequence and reading.index != self._last[1]:
             raise ConfigError(
                 "ConfigConflict",
                 f"{names.INDEX_FILE} has changed and kept its sequence {sequence}; a change needs a higher one",
             )
 
 
-def read(folder: Path, *, at_start: bool = False) -> tuple[Wish, bytes]:
-    """The wish in a folder and the bytes of its index. Raises ConfigError.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a folder says."""
 
-    at_start: an assignment that cannot be obeyed yet means the stable revision, not an error.
-    """
+    wish: Wish
+    """With the stable revision alone when there is no assignment, or one that cannot be obeyed."""
+    index: bytes
+    assignment_error: ConfigError | None
+
+
+def read(folder: Path) -> Reading:
+    """Read and check the whole folder. Raises ConfigError for all but the assignment."""
     root = _resolved(folder)
     index_bytes = _bytes(root, names.INDEX_FILE)
     index = _parse(Index, names.INDEX_FILE, index_bytes)
     documents = {entry.revision: _document(root, index, entry) for entry in index.entries()}
     stable = index.stable.revision
     goal = Goal(hold=(stable,), serve=stable, stable=stable)
+    assignment, assignment_error = None, None
     try:
         assignment = _assignment(root, index, documents)
-    except ConfigError:
-        if not at_start:
-            raise
-        assignment = None
+    except ConfigError as error:
+        assignment_error = error
     if assignment is not None:
         goal = Goal(hold=tuple(assignment.hold), serve=assignment.serve, stable=stable)
     wish = Wish(
@@ -121,7 +152,7 @@ def read(folder: Path, *, at_start: bool = False) -> tuple[Wish, bytes]:
         documents=documents,
         allow_schema_change=index.allow_schema_change,
     )
-    return wish, index_bytes
+    return Reading(wish, index_bytes, assignment_error)
 
 
 def _assignment(
@@ -202,42 +233,52 @@ def _resolved(folder: Path) -> Path:
 def _bytes(root: Path, name: str) -> bytes:
     path = root / name
     try:
-        if path.is_file() and path.stat().st_size > MAX_FILE:
-            raise ConfigError(
-                "ConfigInvalid", f"{name} has {path.stat().st_size} bytes; at most {MAX_FILE} are read"
-            )
-        return path.read_bytes()
-    except (OSError, RuntimeError) as error:
+        # Not blocking: a FIFO would otherwise stop the event loop.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ConfigError("ConfigUnreadable", f"{name} is not a file")
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except OSError as error:
         raise _unreadable(path, error) from error
+    if len(data) > MAX_FILE:
+        raise ConfigError(
+            "ConfigInvalid",
+            f"{name} has more than {MAX_FILE} bytes, which is the most that is read",
+        )
+    return data
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigError:
     if isinstance(error, FileNotFoundError):
         return ConfigError("ConfigMissing", f"{path.name} is not there: waiting for it")
     if isinstance(error, PermissionError):
-        return ConfigError("ConfigDenied", f"{path.name} may not be read by this user (uid {os.getuid()})")
+        return ConfigError(
+            "ConfigDenied", f"{path.name} may not be read by this user (uid {os.getuid()})"
+        )
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return ConfigError("ConfigUnreadable", f"{path.name} cannot be read: {said}")
 
 
-def _signature(folder: Path) -> object:
-    """Changes whenever a file of the folder does: link target, and identity, size and time of each file."""
+def _signature(folder: Path) -> tuple[object, float]:
+    """What changes whenever a file of the folder does, and the newest time of change (seconds since the epoch)."""
     try:
         root = os.path.realpath(folder / names.DATA_LINK)
-        if not os.path.isdir(root):
+        if not Path(root).is_dir():
             root = str(folder)
         with os.scandir(root) as entries:
-            return root, sorted(
-                (entry.name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_mode)
-                for entry in entries
-                for stat in (_stat(entry),)
-            )
+            files = sorted((entry.name, *_identity(entry)) for entry in entries)
     except OSError as error:
-        return type(error), error.errno
+        return (type(error), error.errno), 0.0
+    newest = max((changed for *_, changed in files), default=0)
+    return (root, files), newest / 1e9
 
 
-def _stat(entry: "os.DirEntry[str]") -> os.stat_result:
+def _identity(entry: "os.DirEntry[str]") -> tuple[int, int, int, int]:
+    """Inode, size, and nanoseconds of the last change of content and of anything else, permissions included."""
     try:
-        return entry.stat()
+        found = entry.stat()
     except OSError:
-        return entry.stat(follow_symlinks=False)
+        found = entry.stat(follow_symlinks=False)
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

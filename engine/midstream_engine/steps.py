@@ -7,6 +7,7 @@ revision is loaded, so that no request finds out.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,12 @@ class Step:
 
 def bind(step: ResolvedStep, session: Session) -> Step:
     """A step with its model's inputs renamed as the manifest says. Raises LoadError."""
+    for what, fields in (("inputs", session.inputs), ("outputs", session.outputs)):
+        if not fields:
+            raise LoadError(
+                "InvalidModel",
+                f"step {step.name!r}, model {step.model.name!r}: the model has no {what}; a step needs at least one",
+            )
     feeds: list[tuple[str, str]] = []
     inputs: list[Field] = []
     for field, given in _renamed(step, session.inputs):
@@ -76,9 +83,7 @@ def bind(step: ResolvedStep, session: Session) -> Step:
     )
 
 
-def _renamed(
-    step: ResolvedStep, own: Sequence[Field]
-) -> list[tuple[Field, InputField | None]]:
+def _renamed(step: ResolvedStep, own: Sequence[Field]) -> list[tuple[Field, InputField | None]]:
     given = step.model.inputs
     if given is None:
         return [(field, None) for field in own]
@@ -107,7 +112,7 @@ def _renamed(
 
 def check_connected(steps: Sequence[Step]) -> None:
     """Every input of a step is an output of the step before, in name, type and known lengths. Raises LoadError."""
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         offered = {field.name: field for field in before.outputs}
         for field in after.inputs:
             source = offered.get(field.name)
