@@ -272,11 +272,15 @@ def _int(text: str) -> int:
     digits = plain.lstrip("-+")
     if len(digits) > 1 and digits[0] == "0" and digits.isdigit():
         raise ValueError(
-            f"{text} is octal to some readers and decimal to others; leave out the leading 0"
+            f"{problems.quoted(text)} is a number that some read as octal; leave out the leading 0, "
+            "or put a text in quotes"
         )
     value = int(plain, 0) if len(plain) < 100 else _INT64.stop
     if value not in _INT64:
-        raise ValueError(f"{problems.quoted(text)} does not fit into 64 bits; write it with a '.0'")
+        raise ValueError(
+            f"{problems.quoted(text)} is a number of more than 64 bits; write it with a '.0', "
+            "or put a text in quotes"
+        )
     return value
 
 
@@ -287,7 +291,7 @@ def _float(text: str) -> float:
     value = float(plain.replace(".inf", "inf").replace(".nan", "nan"))
     if not math.isfinite(value):
         raise ValueError(
-            f"{problems.quoted(text)} is not a finite number; JSON, and so a manifest, has no such value"
+            f"{problems.quoted(text)} is not a finite number, and JSON has no other; put a text in quotes"
         )
     return value
 

@@ -219,9 +219,9 @@ def test_scalars_mean_what_they_mean_to_kubectl(text: str, value: Any) -> None:
         (r'"\ud800"', r"'\ud800' has a character that no text can hold"),
         (
             "-9223372036854775809",
-            "'-9223372036854775809' does not fit into 64 bits; write it with a '.0'",
+            "'-9223372036854775809' is a number of more than 64 bits; write it with a '.0'",
         ),
-        ("9" * 5000, "does not fit into 64 bits"),
+        ("9" * 5000, "is a number of more than 64 bits"),
     ],
 )
 def test_what_is_no_plain_data_is_a_problem(text: str, said: str) -> None:

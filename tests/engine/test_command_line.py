@@ -1,0 +1,421 @@
+"""`midstream validate` and `midstream plan` on real files, against a real engine."""
+
+import argparse
+import hashlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit import models
+from kit.engine import engine
+from kit.folder import ConfigFolder
+from midstream import cli, manifest, resolve
+from midstream_api import __version__, version
+from midstream_artifacts.cache import Cache
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two models and the manifest of one step."""
+    models.scaled(tmp_path / "rf.onnx", 1.0)
+    models.scaled(tmp_path / "gbr.onnx", 2.0)
+    write(tmp_path, "rf")
+    return tmp_path
+
+
+def write(folder: Path, model: str, extra: str = "", rollout: str = "") -> Path:
+    """Write the manifest of one step; `extra` are lines of the model, `rollout` of the spec."""
+    path = folder / "pipeline.yaml"
+    path.write_text(
+        f"""\
+apiVersion: midstream.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: house-price}}
+spec:
+  steps:
+    - name: predict
+      model:
+        name: {model}
+        source:
+          uri: {model}.onnx
+{extra}{rollout}"""
+    )
+    return path
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str | Path) -> tuple[int, str, str]:
+    """Run a command in this process: exit code, output, errors."""
+    code = cli.main([str(arg) for arg in args])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+# validate
+
+
+def test_valid_manifest_is_told_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 0, and one line that says what was read."""
+    path = folder / "pipeline.yaml"
+    assert run(capsys, "validate", path) == (
+        0,
+        f"{path} is valid: pipeline house-price, steps: predict (rf)\n",
+        "",
+    )
+
+
+def test_every_problem_of_every_file_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1, problems in lines that editors understand, valid files named too."""
+    broken = folder / "broken.yaml"
+    broken.write_text("apiVersion: midstream.dev/v1alpha1\nkind: Pipeline\nmetadata: {name: 3}\n")
+    code, out, _ = run(capsys, "validate", broken, folder / "pipeline.yaml")
+    assert code == 1
+    assert out.splitlines() == [
+        f"{broken}:1:1: spec: missing field 'spec'; write spec: {{steps: [...]}}",
+        f'{broken}:3:12: metadata.name: expected a string, got the number 3; write "3"',
+        f"{folder / 'pipeline.yaml'} is valid: pipeline house-price, steps: predict (rf)",
+    ]
+
+
+def test_model_file_that_does_not_exist_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the line of the address; with --no-sources nobody looks."""
+    path = write(folder, "xgb")
+    code, out, _ = run(capsys, "validate", path)
+    assert code == 1
+    assert out.startswith(
+        f"{path}:10:11: spec.steps[0].model.source.uri: {folder}/xgb.onnx does not exist"
+    )
+    assert run(capsys, "validate", "--no-sources", path)[0] == 0
+
+
+def test_model_that_is_a_folder_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder is no model."""
+    (folder / "xgb.onnx").mkdir()
+    code, out, _ = run(capsys, "validate", write(folder, "xgb"))
+    assert code == 1
+    assert "spec.steps[0].model.source.uri: " in out
+    assert "is a directory; name the model file in it" in out
+
+
+def test_model_with_another_sha256_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the line of the digest, with both digests."""
+    path = write(folder, "rf", extra=f"        sha256: {'ab' * 32}\n")
+    code, out, _ = run(capsys, "validate", path)
+    assert code == 1
+    assert out.startswith(f"{path}:11:9: spec.steps[0].model.sha256: ")
+    assert sha256(folder / "rf.onnx") in out
+
+
+def test_address_that_is_none_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Remote addresses are understood, though not asked."""
+    path = folder / "pipeline.yaml"
+    path.write_text(path.read_text().replace("rf.onnx", "s3://bucket/rf.onnx"))
+    code, out, _ = run(capsys, "validate", path)
+    assert code == 1
+    assert "unsupported scheme 's3:'" in out
+
+
+# resolving
+
+
+def test_resolved_revision_holds_what_an_engine_needs(folder: Path) -> None:
+    """Digest, size and absolute address; the index entry fits the document's bytes."""
+    resolved = resolve.resolve(manifest.load(folder / "pipeline.yaml"), Cache(folder / "cache"))
+    model = resolved.document.steps[0].model
+    path = folder / "rf.onnx"
+    assert (model.sha256, model.size, model.uri) == (
+        sha256(path),
+        path.stat().st_size,
+        path.as_uri(),
+    )
+    assert resolved.total_bytes == path.stat().st_size
+    assert resolved.version == version.version_of("house-price", resolved.document.steps)
+    assert resolved.entry().sha256 == hashlib.sha256(resolved.dump()).hexdigest()
+    assert resolved.entry().revision == version.revision_id(resolved.document)
+    assert resolved.models[0].path.read_bytes() == path.read_bytes()
+
+
+def test_same_content_in_another_folder_is_the_same_version(folder: Path) -> None:
+    """A laptop and a cluster agree on versions."""
+    other = folder / "other"
+    other.mkdir()
+    (other / "rf.onnx").write_bytes((folder / "rf.onnx").read_bytes())
+    found = [
+        resolve.resolve(manifest.load(path), Cache(path.parent / "cache"))
+        for path in (folder / "pipeline.yaml", write(other, "rf"))
+    ]
+    assert found[0].version == found[1].version
+    assert found[0].document.steps[0].model.uri != found[1].document.steps[0].model.uri
+
+
+def test_equal_bytes_under_another_name_are_a_new_version(folder: Path) -> None:
+    """A name is part of what a pipeline answers with."""
+    (folder / "copy.onnx").write_bytes((folder / "rf.onnx").read_bytes())
+    cache = Cache(folder / "cache")
+    first = resolve.resolve(manifest.load(folder / "pipeline.yaml"), cache)
+    second = resolve.resolve(manifest.load(write(folder, "copy")), cache)
+    assert first.document.steps[0].model.sha256 == second.document.steps[0].model.sha256
+    assert first.version != second.version
+
+
+def test_pinned_model_in_the_cache_needs_no_source(folder: Path) -> None:
+    """A digest that the cache has is enough, though the file is gone."""
+    digest = sha256(folder / "rf.onnx")
+    path = write(folder, "rf", extra=f"        sha256: {digest}\n")
+    cache = Cache(folder / "cache")
+    assert not resolve.resolve(manifest.load(path), cache).models[0].from_cache
+    (folder / "rf.onnx").unlink()
+    assert resolve.resolve(manifest.load(path), cache).models[0].from_cache
+
+
+def test_resolve_error_says_where_and_why(folder: Path) -> None:
+    """File, line, field, and a reason that programs understand."""
+    path = write(folder, "xgb")
+    with pytest.raises(resolve.ResolveError) as caught:
+        resolve.resolve(manifest.load(path), Cache(folder / "cache"))
+    assert str(caught.value).startswith(f"{path}:10:11: spec.steps[0].model.source.uri: ")
+    assert (caught.value.reason, caught.value.transient) == ("SourceNotFound", False)
+
+
+def test_cancelled_resolving_ends(folder: Path) -> None:
+    """A newer manifest stops the work for an older one."""
+    with pytest.raises(resolve.ResolveError) as caught:
+        resolve.resolve(
+            manifest.load(folder / "pipeline.yaml"),
+            Cache(folder / "cache"),
+            cancelled=lambda: True,
+        )
+    assert (caught.value.reason, caught.value.transient) == ("FetchCancelled", True)
+
+
+def test_progress_names_the_step(folder: Path) -> None:
+    """A long download is told step by step."""
+    seen: list[tuple[str, int]] = []
+    resolve.resolve(
+        manifest.load(folder / "pipeline.yaml"),
+        Cache(folder / "cache"),
+        progress=lambda step, progress: seen.append((step, progress.done)),
+    )
+    assert seen == [("predict", (folder / "rf.onnx").stat().st_size)]
+
+
+# plan
+
+
+@contextmanager
+def answering(body: bytes) -> Iterator[str]:
+    """A server that answers everything with `body`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """A real engine that serves the folder's manifest; its address."""
+    resolved = resolve.resolve(manifest.load(folder / "pipeline.yaml"), Cache(folder / "cache"))
+    ConfigFolder(folder / "config").write(resolved.document)
+    with engine(folder) as running:
+        running.wait("serving")
+        yield f"http://127.0.0.1:{running.port}"
+
+
+def plan(
+    capsys: pytest.CaptureFixture[str], folder: Path, against: str, path: Path
+) -> tuple[int, dict[str, Any]]:
+    """Run `plan --json`: exit code and document."""
+    code, out, _ = run(
+        capsys, "plan", path, "--cache", folder / "cache", "--against", against, "--json"
+    )
+    return code, json.loads(out)
+
+
+def test_plan_against_a_running_engine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing, a swap, and a refused change of outputs, each as the engine would do it."""
+    with serving(folder) as url:
+        code, said = plan(capsys, folder, url, folder / "pipeline.yaml")
+        assert (code, said["action"], said["loads"]) == (0, "nothing", 0)
+        assert said["inputs"] == [{"name": "tensor", "dtype": "float32", "shape": [18]}]
+
+        code, said = plan(capsys, folder, url, write(folder, "gbr"))
+        assert (code, said["action"], said["loads"]) == (0, "swap", 1)
+        assert said["changes"][0] == "step predict: model rf becomes gbr"
+        assert said["models"][0]["sha256"] == sha256(folder / "gbr.onnx")
+
+        models.two_outputs(folder / "two.onnx")
+        code, said = plan(capsys, folder, url, write(folder, "two"))
+        assert (code, said["action"]) == (1, "refused")
+        assert said["schemaChanges"] == [
+            "output 'variable' (float32[1]) is gone",
+            "output 'total' (float32[1]) is new",
+            "output 'largest' (int64) is new",
+        ]
+        allowed = write(folder, "two", rollout="  rollout: {allowSchemaChange: true}\n")
+        assert plan(capsys, folder, url, allowed)[1]["action"] == "swap"
+
+
+def test_plan_for_people_ends_with_what_would_happen(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The text says the same as the document."""
+    with serving(folder) as url:
+        path = write(folder, "gbr")
+        code, out, _ = run(capsys, "plan", path, "--cache", folder / "cache", "--against", url)
+    assert code == 0
+    assert out.splitlines()[-1] == "applying it would load 1 model and swap while requests go on"
+
+
+def test_plan_refuses_what_the_engine_could_not_load(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that is no model is found out before anything is applied."""
+    models.not_onnx(folder / "text.onnx")
+    with serving(folder) as url:
+        code, said = plan(capsys, folder, url, write(folder, "text"))
+    assert (code, said["action"]) == (1, "refused")
+    assert said["changes"][0].startswith("step predict: ")
+
+
+def test_plan_against_an_engine_that_is_not_there_is_an_error(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where an engine was named, its absence is told."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        code, _, errors = run(
+            capsys, "plan", folder / "pipeline.yaml", "--cache", folder / "cache", "--against", url
+        )
+    assert (code, errors) == (1, f"nothing answers at {url}: Connection refused\n")
+
+
+@pytest.mark.parametrize(
+    "body", [b"hello", b"[]", b"{}", b'{"serving": {"revision": "x"}, "revisions": []}']
+)
+def test_plan_against_something_else_is_an_error(
+    folder: Path, capsys: pytest.CaptureFixture[str], body: bytes
+) -> None:
+    """Another server on the port is told as such."""
+    with answering(body) as url:
+        code, _, errors = run(
+            capsys, "plan", folder / "pipeline.yaml", "--cache", folder / "cache", "--against", url
+        )
+    assert (code, errors) == (1, f"what answers at {url} is not a Midstream engine\n")
+
+
+def test_plan_of_a_broken_manifest_says_what_is_wrong(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `validate` does, and as a document with --json."""
+    path = write(folder, "xgb")
+    code, _, errors = run(capsys, "plan", path, "--cache", folder / "cache")
+    assert (code, errors.startswith(f"{path}:10:11: ")) == (1, True)
+    code, out, _ = run(capsys, "plan", path, "--cache", folder / "cache", "--json")
+    assert (code, json.loads(out)["error"].startswith(f"{path}:10:11: ")) == (1, True)
+
+
+# The command line itself
+
+
+def test_version_is_told() -> None:
+    """`midstream --version` and `python -m midstream --version` are the same."""
+    command = [sys.executable, "-m", "midstream", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == f"midstream {__version__}\n"
+
+
+def test_validate_needs_no_engine(folder: Path) -> None:
+    """What only reads manifests starts fast and works without onnxruntime."""
+    program = f"""
+import sys
+from midstream import cli
+code = cli.main(["validate", {str(folder / "pipeline.yaml")!r}])
+print(code, [name for name in ("midstream_engine", "numpy", "onnxruntime") if name in sys.modules])
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("0", 0), ("1048576", 1048576), ("16Mi", 16 << 20), ("2G", 2_000_000_000), ("3k", 3000)],
+)
+def test_sizes_have_kubernetes_suffixes(text: str, count: int) -> None:
+    """Bytes, or a number with a suffix."""
+    assert cli.size(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "Mi", "1.5Gi", "-1", "16 Mi", "16MB"])
+def test_sizes_that_are_none_are_refused(text: str) -> None:
+    """The message lists the suffixes."""
+    with pytest.raises(argparse.ArgumentTypeError, match="k, M, G, Ki, Mi, Gi"):
+        cli.size(text)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["serve"],
+        ["run"],
+        ["run", "p.yaml", "--port", "65536"],
+        ["run", "p.yaml", "--port", "x"],
+        ["run", "p.yaml", "--workers", "0"],
+        ["run", "p.yaml", "--policy", "none"],
+        ["run", "p.yaml", "--max-body", "x"],
+    ],
+)
+def test_wrong_arguments_are_refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, as for every command."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(args)
+    assert caught.value.code == 2
+    assert "usage: midstream" in capsys.readouterr().err
+
+
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """$MIDSTREAM_CACHE, then $XDG_CACHE_HOME, then ~/.cache."""
+    monkeypatch.delenv("MIDSTREAM_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert cli.default_cache() == Path("/home/ada/.cache/midstream")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cli.default_cache() == Path("/xdg/midstream")
+    monkeypatch.setenv("MIDSTREAM_CACHE", "/models")
+    assert cli.default_cache() == Path("/models")
