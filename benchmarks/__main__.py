@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import machine, peers, throughput
+from benchmarks import machine, peers, swap, throughput
 from benchmarks.machine import Missing
 from benchmarks.report import Verdict
 
@@ -19,12 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("what", nargs="*", choices=_WHAT, default=_WHAT, help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
     parser.add_argument("--seconds", type=float, default=3, help="of each timing (default: 3)")
+    parser.add_argument("--blocks", type=int, default=5, help="of 5 swaps (default: 5)")
     parser.add_argument("--peers", help="only these, by name, with commas between them")
     parser.add_argument("--mlserver", type=Path, help="Python of MLServer's environment")
     options = parser.parse_args(arguments)
     try:
-        if len(os.sched_getaffinity(0)) < 2:
-            raise Missing("two cores are needed: one for the server, one for the load")
         verdicts = list(_run(options))
     except Missing as missing:
         print(f"cannot measure: {missing}", file=sys.stderr)
@@ -37,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> list[Verdict]:
     verdicts: list[Verdict] = []
+    if len(os.sched_getaffinity(0)) < 2:
+        raise Missing("two cores are needed: one for the server, one for the load")
     this = machine.Machine.this()
     print(f"{this.cpu}, {this.cores} cores; Python {this.python}; {this.system}")
     if "throughput" in options.what:
@@ -49,6 +50,8 @@ def _run(options: argparse.Namespace) -> list[Verdict]:
             print(f"{peer.name}: " + ", ".join(f"{name} {found[name]}" for name in found))
         rounds = throughput.run(some, rounds=options.rounds, seconds=options.seconds)
         verdicts += throughput.report(rounds)
+    if "swap" in options.what:
+        verdicts += swap.run(blocks=options.blocks)
     return verdicts
 
 

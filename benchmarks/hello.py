@@ -10,7 +10,7 @@ START = {
 BODY = {"type": "http.response.body", "body": b"hello"}
 
 
-async def app(scope: Any, receive: Any, send: Any) -> None:
+async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
     if scope["type"] == "http":
         await send(START)
         await send(BODY)

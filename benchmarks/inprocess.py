@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from benchmarks import HOUSE, MODEL
 from benchmarks.floor import Floor
 from benchmarks.machine import SERVER_CORE
@@ -32,8 +34,6 @@ def microseconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     """Print the microseconds of each case as JSON (runs pinned, in a process of its own)."""
-    import numpy as np
-
     floor = Floor(MODEL, "rf-house-price", "")
     found = {}
     for name, file in (("1 row", "one-row.json"), ("1000 rows", "rows-1000.json")):

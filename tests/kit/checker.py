@@ -1,9 +1,9 @@
 """Is every answer exactly what one version says? Recomputed with an onnxruntime of the tester's own.
 
-An answer passes when its header and every one of its rows name the same version, every row echoes the row that was
-sent, names the last model of that version by its sha256, and carries bit for bit (as float32) what that version's
-models compute. Everything else with status 200 is *mixed*: a step of the old with a step of the new, rows of two models,
-or a label that disagrees with the values. The checker knows nothing of the product but its answer format.
+An answer passes when its header and every one of its rows name the same version, and every row echoes the row that
+was sent, names the last model of that version by its sha256, and carries bit for bit (as float32) what that version's
+models compute. Everything else with status 200 is *mixed*: a step of the old with a step of the new, rows of two
+models, or a label that disagrees with the values. The checker knows nothing of the product but its answer format.
 """
 
 import hashlib
@@ -67,8 +67,8 @@ class _Model:
 class Checker:
     """Recomputes what each version must answer.
 
-    `versions` gives for each version UUID its models' files in the order of the steps. Tensors go from model to model by
-    position, all of them float32.
+    `versions` gives for each version UUID its models' files in the order of the steps. Tensors go from model to
+    model by position, all of them float32.
     """
 
     def __init__(self, versions: Mapping[str, Sequence[Path]]) -> None:

@@ -73,6 +73,9 @@ class Record:
     """When the request was to be sent; in a closed loop, when it was sent."""
     sent: "array[float]" = field(default_factory=lambda: array("d"))
     ended: "array[float]" = field(default_factory=lambda: array("d"))
+    late: "array[float]" = field(default_factory=lambda: array("d"))
+    """Open loop only: by how many seconds the load itself noticed too late that a request was due; the error of the
+    instrument. A request that found no free connection is sent later than that, and that is the server's doing."""
     epoch: float = 0.0
     cpu_seconds: float = 0.0
     """CPU time of the load's own process."""
@@ -190,8 +193,9 @@ def open_loop(
 ) -> Iterator[Running]:
     """`rate` requests a second at fixed times.
 
-    A request that finds no free connection waits for one, and the wait counts. `realtime` asks for a real-time priority,
-    so that a late answer is the server's doing and not the load's; without the permission it goes on without.
+    A request that finds no free connection waits for one, and the wait counts. `realtime` asks for a real-time
+    priority, so that a late answer is the server's doing and not the load's; where that is not permitted, it goes on
+    without.
     """
     plan = _Plan(
         host=host,
@@ -451,9 +455,11 @@ class _OpenLoop(_Loop):
             return
         if self.stopping < math.inf:
             return
+        now = time.monotonic()
         for _ in range(int.from_bytes(os.read(fd, 8), "little")):
             number = self.next
             self.next += 1
+            self.record.late.append(now - self.begin - number * self.interval)
             if self.free:
                 self.send(self.free.popleft(), number, self.begin + number * self.interval)
             else:
