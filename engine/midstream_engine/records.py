@@ -9,8 +9,9 @@ The answer echoes each row as it was sent. Its format is that of the product in 
 
 import json
 import math
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 import orjson
@@ -28,6 +29,24 @@ MAX_ROWS = 100_000
 
 _SHOWN = 60
 """Characters of a foreign value shown in a message."""
+
+_DIMENSIONS_SHOWN = 8
+
+_TYPES: dict[str, frozenset[type]] = {
+    "f": frozenset({float, int, type(None)}),
+    "i": frozenset({int, float}),
+    "u": frozenset({int, float}),
+    "b": frozenset({bool}),
+}
+"""What a body may hold for each kind of field; numpy by itself takes "1" and true for numbers."""
+
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+"""First bytes of gzip and zstd."""
+
+_EXACT = 2**53
+"""Beyond it a number that went through a float may have changed."""
+
+_ROW = re.compile(rb"\{[^{}]*\}")
 
 
 class Reader:
@@ -52,29 +71,31 @@ class Reader:
             clean = False
         if type(rows) is not list:
             raise BadInput(
-                f"the body is {_kind(rows)}; send a list of rows: {self._example()}", reason="NotRecords"
+                f"the body is {_kind(rows)}; send a list of rows: {self._example()}",
+                reason="NotRecords",
             )
         count = len(rows)
         if count == 0:
-            raise BadInput(f"the body has no rows; send at least one: {self._example()}", reason="NoRows")
+            raise BadInput(
+                f"the body has no rows; send at least one: {self._example()}", reason="NoRows"
+            )
         if count > MAX_ROWS:
             raise BadInput(
-                f"the body has {count} rows; at most {MAX_ROWS} fit in one request", reason="TooManyRows"
+                f"the body has {count} rows; at most {MAX_ROWS} fit in one request",
+                reason="TooManyRows",
             )
-        # Exactly the quotes that the names need, no `true`, no `false`: nothing but numbers, null and brackets.
-        # Then numpy may convert at once; otherwise it would silently take "1" and true for 1.0.
-        plain = (
-            clean
-            and body.count(b'"') == 2 * count * len(self._names)
-            and not _has_booleans(body)
-        )
+        # Exactly the quotes that the names need: no strings, no repeated names. So braces only part rows.
+        exact = clean and body.count(b'"') == 2 * count * len(self._names)
+        # No `true` and no `false` either: nothing but numbers, null and brackets. Then numpy may convert at once;
+        # otherwise it would silently take "1" and true for 1.0.
+        plain = exact and not _has_booleans(body)
         arrays: dict[str, Array] = {}
         only = self._only
         for field in self.fields:
             name = field.name
             try:
                 column = [row[name] for row in rows]
-            except (KeyError, TypeError, IndexError):
+            except (KeyError, TypeError):
                 self._refuse_names(rows)
                 raise
             arrays[name] = self._array(field, column, plain)
@@ -84,71 +105,58 @@ class Reader:
                 self._refuse_names(rows)
         elif any(len(row) != width for row in rows):
             self._refuse_names(rows)
-        return arrays, count, self._echo(body, rows, plain, clean)
+        return arrays, count, self._echo(body, rows, exact)
 
     def _array(self, field: Field, column: list[Any], plain: bool) -> Array:
         wanted = field.numpy_dtype
-        if plain and wanted.kind == "f":
-            try:
-                array = np.array(column, dtype=wanted)
-            except (ValueError, TypeError, OverflowError):
-                self._explain(field, column)
-                raise
-        else:
-            array = self._typed(field, column)
+        kind = wanted.kind
+        try:
+            if not plain:
+                _require(column, _TYPES[kind])
+            array = np.array(column, dtype=wanted) if kind == "f" else np.array(column)
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            self._refuse_values(field, column)
         shape = array.shape[1:]
         if shape != field.shape and not field.accepts(shape):
-            if shape == () and field.accepts((1,)):
-                array = array.reshape(-1, 1)
-            else:
-                self._explain(field, column)
-        if wanted.kind == "f":
-            array = array.astype(wanted, copy=False)
+            if shape != () or not field.accepts((1,)):
+                self._refuse_values(field, column)
+            array = array.reshape(-1, 1)
+        if kind == "f":
             if not np.isfinite(array).all() and not (
                 field.allow_missing and not np.isinf(array).any()
             ):
-                self._explain(field, column)
-        elif array.dtype != wanted:
-            array = self._integers(field, column, array)
-        return array
-
-    def _typed(self, field: Field, column: list[Any]) -> Array:
-        """The column in the type that numpy finds for it, once every value has been looked at."""
-        wanted = field.numpy_dtype.kind
-        if wanted == "f" and field.allow_missing:
-            return self._with_missing(field, column)
-        self._explain(field, column)
-        return np.array(column)
+                self._refuse_values(field, column)
+            return array
+        if kind == "b":
+            if array.dtype.kind != "b" and array.size:
+                self._refuse_values(field, column)
+            return array.astype(np.bool_, copy=False)
+        return self._integers(field, column, array)
 
     def _integers(self, field: Field, column: list[Any], array: Array) -> Array:
         """Whole numbers in range, also when written as 3.0."""
         limits = np.iinfo(field.dtype)
-        if array.dtype.kind == "f" and not (array == np.trunc(array)).all():
+        if array.size and array.dtype.kind not in "iu":
+            # Floats among them, which numpy would round beyond 2**53; or nulls.
             self._explain(field, column)
-        if array.size and (array.min() < limits.min or array.max() > limits.max):
-            self._explain(field, column)
-        return array.astype(field.numpy_dtype)
+            array = np.array(column, dtype=field.numpy_dtype).reshape(array.shape)
+        elif array.size and (array.min() < limits.min or array.max() > limits.max):
+            self._refuse_values(field, column)
+        return array.astype(field.numpy_dtype, copy=False)
 
-    def _with_missing(self, field: Field, column: list[Any]) -> Array:
-        try:
-            return np.array(_nulls_to_nan(column), dtype=np.float64)
-        except (TypeError, ValueError, OverflowError):
-            self._explain(field, column)
-            raise
-
-    def _echo(self, body: bytes, rows: list[Any], plain: bool, clean: bool) -> Sequence[bytes]:
+    def _echo(self, body: bytes, rows: list[Any], exact: bool) -> Sequence[bytes]:
         """Each row as it was sent, cut out of the body where that is certain to be right."""
-        if clean and self._raw_echo:
+        if exact:
             text = body.strip()[1:-1].strip()
             if len(rows) == 1:
                 return (text,)
-            # No strings and no repeated names: braces do nothing but part rows.
-            if plain:
+            if self._raw_echo:
                 end = text.find(b"}")
                 between = b"},{" if text[end : end + 3] == b"},{" else b"}, {"
                 parts = text[1:-1].split(between)
                 if len(parts) == len(rows):
                     return [b"{%b}" % part for part in parts]
+                return _ROW.findall(text)
         return [orjson.dumps(row) for row in rows]
 
     def _refuse_names(self, rows: list[Any]) -> None:
@@ -175,6 +183,19 @@ class Reader:
                     row=number,
                 )
 
+    def _refuse_values(self, field: Field, column: list[Any]) -> NoReturn:
+        """Raise BadInput for a column that does not become one array of the field."""
+        self._explain(field, column)
+        shapes = [_shape(value) or () for value in column]
+        row = next((n for n, shape in enumerate(shapes) if shape != shapes[0]), 0)
+        raise BadInput(
+            f"row {row}, field {field.name!r}: {_shape_said(shapes[row])} after {_shape_said(shapes[0])} in row 0; "
+            "all rows of one request need the same shape",
+            reason="RaggedRows",
+            field=field.name,
+            row=row,
+        )
+
     def _explain(self, field: Field, column: list[Any]) -> None:
         """Raise BadInput for the first value of a column that does not fit the field."""
         for number, value in enumerate(column):
@@ -196,42 +217,23 @@ class Reader:
             if shape == () and not isinstance(value, (int, float)):
                 return  # a string or null where a list belongs: said better by its value
             raise BadInput(
-                f"row {row}, field {field.name!r}: wrong shape, expected {shape_text(field.shape) or 'a single number'}, "
-                f"got {shape_text(shape) or 'a single number'}",
+                f"row {row}, field {field.name!r}: wrong shape, expected {_shape_said(field.shape)}, "
+                f"got {_shape_said(shape)}",
                 reason="WrongShape",
                 field=field.name,
                 row=row,
             )
 
     def _explain_value(self, field: Field, row: int, index: str, item: Any) -> None:
-        where = f"row {row}, field {field.name!r}{index}"
-        wanted = field.numpy_dtype
-        reason = None
-        if item is None or (isinstance(item, float) and math.isnan(item)):
-            if field.allow_missing and wanted.kind == "f":
-                return
-            shown = "null" if item is None else "NaN"
-            reason, said = (
-                "MissingValue",
-                f"{shown} is not a number; set `missing: Allow` on this input to hand it to the model as NaN",
+        found = _value_problem(field, item)
+        if found is not None:
+            reason, said = found
+            raise BadInput(
+                f"row {row}, field {field.name!r}{index}: {said}",
+                reason=reason,
+                field=field.name,
+                row=row,
             )
-        elif wanted.kind == "b":
-            if not isinstance(item, bool):
-                reason, said = "WrongType", f"expected true or false, got {_show(item)}"
-        elif isinstance(item, bool) or not isinstance(item, (int, float)):
-            reason, said = "WrongType", f"expected a number ({field.dtype}), got {_show(item)}"
-        elif isinstance(item, float) and math.isinf(item):
-            reason, said = "NotFinite", "Infinity is not a finite number"
-        elif wanted.kind in "iu":
-            limits = np.iinfo(field.dtype)
-            if item != int(item):
-                reason, said = "WrongType", f"expected a whole number ({field.dtype}), got {_show(item)}"
-            elif not limits.min <= item <= limits.max:
-                reason, said = "OutOfRange", f"{_show(item)} does not fit in {field.dtype}"
-        elif abs(item) > float(np.finfo(field.dtype).max):
-            reason, said = "OutOfRange", f"{_show(item)} does not fit in {field.dtype}"
-        if reason is not None:
-            raise BadInput(f"{where}: {said}", reason=reason, field=field.name, row=row)
 
     def _example(self) -> str:
         field = self.fields[0]
@@ -246,7 +248,13 @@ class Writer:
     """
 
     def __init__(
-        self, outputs: Sequence[Field], *, last_model: str, last_sha256: str, version: str, partition: str
+        self,
+        outputs: Sequence[Field],
+        *,
+        last_model: str,
+        last_sha256: str,
+        version: str,
+        partition: str,
     ) -> None:
         self.names = tuple(field.name for field in outputs)
         self._keys = tuple(orjson.dumps(name) + b":" for name in self.names)
@@ -262,8 +270,8 @@ class Writer:
     ) -> bytes:
         """The body of the answer.
 
-        outputs: one array for each output field, each with as many rows as `echo` has. time_ms: of the request, since the
-        epoch. elapsed: nanoseconds, first of reading the request, then of each step.
+        outputs: one array for each output field, each with as many rows as `echo` has. time_ms: of the request, since
+        the epoch. elapsed: nanoseconds, first of reading the request, then of each step.
         """
         tail = b"%b%b%b" % (
             self._before_elapsed,
@@ -311,12 +319,24 @@ def _parse_leniently(body: bytes, error: orjson.JSONDecodeError) -> Any:
         raise BadInput("the body is empty; send a list of rows as JSON", reason="EmptyBody")
     if b"NaN" in body or b"Infinity" in body:
         try:
-            return json.loads(body)
-        except (ValueError, RecursionError):
+            rows = json.loads(body.decode(), parse_int=_int_as_orjson)
+            # What cannot be written again (lone surrogates, deep nesting) cannot be echoed or put into a message.
+            orjson.dumps(rows)
+        except (ValueError, TypeError, RecursionError):
             pass  # refused below, with orjson's word on where
+        else:
+            return rows
+    hint = "; it looks compressed: send it as it is" if body.startswith(_COMPRESSED) else ""
     raise BadInput(
-        f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}", reason="NotJSON"
+        f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}{hint}",
+        reason="NotJSON",
     ) from error
+
+
+def _int_as_orjson(text: str) -> int | float:
+    """Whole numbers beyond 64 bits become floats."""
+    number = float(text)
+    return int(text) if abs(number) < 2.0**63 else number
 
 
 def _has_booleans(body: bytes) -> bool:
@@ -324,8 +344,8 @@ def _has_booleans(body: bytes) -> bool:
     return (b"u" in body or b"l" in body) and (b"true" in body or b"false" in body)
 
 
-def _leaves(value: Any, index: str = "") -> Any:
-    """The values of nested lists with their index as text."""
+def _leaves(value: Any, index: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested lists with their index as text. Only for lists that have a shape that was asked for."""
     if isinstance(value, list):
         for number, item in enumerate(value):
             yield from _leaves(item, f"{index}[{number}]")
@@ -334,25 +354,77 @@ def _leaves(value: Any, index: str = "") -> Any:
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
-    """The shape of nested lists; None when they are ragged."""
-    if not isinstance(value, list):
-        return ()
-    shapes = {_shape(item) for item in value}
-    if not shapes:
-        return (0,)
-    inner = shapes.pop()
-    return None if shapes or inner is None else (len(value), *inner)
+    """The shape of nested lists; None when they are ragged. Any depth: a foreign body decides it."""
+    shape: list[int] = []
+    level = [value]
+    while level:
+        lists = sum(isinstance(item, list) for item in level)
+        if not lists:
+            break
+        lengths = {len(item) for item in level if isinstance(item, list)}
+        if lists != len(level) or len(lengths) != 1:
+            return None
+        shape += lengths
+        level = [item for part in level for item in part]
+    return tuple(shape)
 
 
-def _nulls_to_nan(value: Any) -> Any:
-    """The same nested lists with NaN for null. Raises TypeError for anything but numbers."""
-    if isinstance(value, list):
-        return [_nulls_to_nan(item) for item in value]
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError
-    return value
+def _shape_said(shape: Sequence[int | None]) -> str:
+    if len(shape) > _DIMENSIONS_SHOWN:
+        return f"lists nested {len(shape)} deep"
+    return shape_text(shape) or "a single value"
+
+
+def _require(values: list[Any], types: frozenset[type]) -> None:
+    """Raise TypeError unless there is nothing but these types in nested lists."""
+    for value in values:
+        kind = type(value)
+        if kind is list:
+            _require(value, types)
+        elif kind not in types:
+            raise TypeError
+
+
+def _value_problem(field: Field, item: Any) -> tuple[str, str] | None:
+    """Reason and sentence on a single value that does not fit the field; None when it does."""
+    kind = field.numpy_dtype.kind
+    if item is None or (isinstance(item, float) and math.isnan(item)):
+        if field.allow_missing and kind == "f":
+            return None
+        shown = "null" if item is None else "NaN"
+        mend = (
+            "; set `missing: Allow` on this input to hand it to the model as NaN"
+            if kind == "f"
+            else ""
+        )
+        return "MissingValue", f"{shown} is not a value of {field.dtype}{mend}"
+    if kind == "b":
+        if isinstance(item, bool):
+            return None
+        return "WrongType", f"expected true or false, got {_show(item)}"
+    if isinstance(item, bool) or not isinstance(item, (int, float)):
+        return "WrongType", f"expected a number ({field.dtype}), got {_show(item)}"
+    if math.isinf(item):
+        return "NotFinite", "Infinity is not a finite number"
+    if kind in "iu":
+        return _integer_problem(field, item)
+    if abs(item) > float(np.finfo(field.dtype).max):
+        return "OutOfRange", f"{_show(item)} does not fit in {field.dtype}"
+    return None
+
+
+def _integer_problem(field: Field, item: float) -> tuple[str, str] | None:
+    limits = np.iinfo(field.dtype)
+    if item != int(item):
+        return "WrongType", f"expected a whole number ({field.dtype}), got {_show(item)}"
+    if not limits.min <= item <= limits.max:
+        return "OutOfRange", f"{_show(item)} does not fit in {field.dtype}"
+    if isinstance(item, float) and abs(item) > _EXACT:
+        return (
+            "OutOfRange",
+            f"{_show(item)} is too large to be exact; write all its digits, without a point",
+        )
+    return None
 
 
 def _kind(value: Any) -> str:
@@ -377,4 +449,6 @@ def _show(value: Any) -> str:
 
 def _names(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name[:_SHOWN]) for name in names[:5])
-    return f"field {shown}" if len(names) == 1 else f"fields {shown}{', …' if len(names) > 5 else ''}"
+    return (
+        f"field {shown}" if len(names) == 1 else f"fields {shown}{', …' if len(names) > 5 else ''}"
+    )
