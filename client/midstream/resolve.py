@@ -24,16 +24,20 @@ StepProgress = Callable[[str, Progress], None]
 """Called with the step's name while its model is on the way, at most every half second."""
 
 
-class ResolveError(Exception):
-    """A model cannot be had. `problem` says which field of the manifest leads to it."""
+MAX_DOCUMENT_BYTES = 1 << 20
+"""Of a revision document: what an engine reads, and what a ConfigMap can hold."""
 
-    def __init__(self, path: Path, problem: Problem, cause: errors.ArtifactError) -> None:
+
+class ResolveError(Exception):
+    """A revision cannot be made. `problem` says which field of the manifest leads to it."""
+
+    def __init__(self, path: Path, problem: Problem, reason: str, *, transient: bool) -> None:
         super().__init__(problems.at(path, problem))
         self.path = path
         self.problem = problem
-        self.reason = cause.reason
-        """A constant in CamelCase: `SourceNotFound`, `DigestMismatch`, ..."""
-        self.transient = cause.transient
+        self.reason = reason
+        """A constant in CamelCase: `SourceNotFound`, `DigestMismatch`, `DocumentTooLarge`, ..."""
+        self.transient = transient
         """The same manifest may resolve later."""
 
 
@@ -106,6 +110,14 @@ def resolve(
     name = manifest.pipeline.metadata.name
     steps = [ResolvedStep(name=one.step, model=one.model) for one in models]
     document = RevisionDocument(pipeline=name, version=version.version_of(name, steps), steps=steps)
+    size = len(version.dump(document))
+    if size > MAX_DOCUMENT_BYTES:
+        problem = manifest.problem(
+            ("spec", "steps"),
+            f"the revision's document has {size} bytes, and at most {MAX_DOCUMENT_BYTES} are allowed",
+            "give fewer or smaller golden rows",
+        )
+        raise ResolveError(manifest.path, problem, "DocumentTooLarge", transient=False)
     return Resolved(
         document=document,
         revision=version.revision_id(document),
@@ -153,7 +165,12 @@ def _resolve_step(
             source, cache, sha256=model.sha256, progress=report, cancelled=cancelled
         )
     except errors.ArtifactError as error:
-        raise ResolveError(manifest.path, _problem(manifest, index, error), error) from error
+        raise ResolveError(
+            manifest.path,
+            _problem(manifest, index, error),
+            error.reason,
+            transient=error.transient,
+        ) from error
     resolved = ResolvedModel(
         name=model.name,
         version=model.version,

@@ -196,6 +196,18 @@ def test_resolve_error_says_where_and_why(folder: Path) -> None:
     assert (caught.value.reason, caught.value.transient) == ("SourceNotFound", False)
 
 
+def test_document_that_no_engine_would_read_is_refused(folder: Path) -> None:
+    """Golden rows may be many, but the revision must fit into a ConfigMap."""
+    rows = ", ".join([f"{{text: &long {'x' * 20_000}}}", *["{text: *long}"] * 70])
+    outputs = ", ".join(["{variable: 1}"] * 71)
+    path = write(
+        folder, "rf", extra=f"        verify: {{inputs: [{rows}], outputs: [{outputs}]}}\n"
+    )
+    with pytest.raises(resolve.ResolveError, match="at most 1048576 are allowed") as caught:
+        resolve.resolve(manifest.load(path), Cache(folder / "cache"))
+    assert (caught.value.reason, caught.value.transient) == ("DocumentTooLarge", False)
+
+
 def test_cancelled_resolving_ends(folder: Path) -> None:
     """A newer manifest stops the work for an older one."""
     with pytest.raises(resolve.ResolveError) as caught:
@@ -413,8 +425,8 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -
     """$MIDSTREAM_CACHE, then $XDG_CACHE_HOME, then ~/.cache."""
     monkeypatch.delenv("MIDSTREAM_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", "/home/ada")
-    assert cli.default_cache() == Path("/home/ada/.cache/midstream")
+    monkeypatch.setenv("HOME", "/tmp/ada")
+    assert cli.default_cache() == Path("/tmp/ada/.cache/midstream")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     assert cli.default_cache() == Path("/xdg/midstream")
     monkeypatch.setenv("MIDSTREAM_CACHE", "/models")
