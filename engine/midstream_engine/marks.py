@@ -1,7 +1,7 @@
 """The mark of a candidate, left in the state folder before the engine touches it.
 
-An engine that dies with its candidate finds the mark when it starts again, serves the stable revision and does not try it
-again. The file is `candidate-mark.json`; whoever knows better (a supervisor that saw the engine killed from
+An engine that dies with its candidate finds the mark when it starts again, serves the stable revision and does not
+try it again. The file is `candidate-mark.json`; whoever knows better (a supervisor that saw the engine killed from
 outside) may delete it between two lives of the engine.
 
 An engine that cannot leave a mark does not touch a candidate: `leave` and `clear` raise LoadError `StateUnwritable`.
