@@ -56,12 +56,12 @@ class Channel(asyncio.Protocol):
     ) -> "Channel":
         """Take over a connected Unix stream socket, or the number of an inherited one.
 
-        `handlers` maps a method to a function of its params; what it returns, awaited if need be, is the answer, and what
-        it raises becomes the caller's `ChannelError`. The channel owns the socket from here on.
+        `handlers` maps a method to a function of its params; what it returns, awaited if need be, is the answer, and
+        what it raises becomes the caller's `ChannelError`. The channel owns the socket from here on.
         """
         sock = socket.socket(fileno=sock_or_fd) if isinstance(sock_or_fd, int) else sock_or_fd
         sock.set_inheritable(False)  # a grandchild holding it would hide our end from the peer
-        sock.setblocking(False)
+        sock.settimeout(0)
         loop = asyncio.get_running_loop()
         channel = cls(handlers)
         await loop.create_unix_connection(lambda: channel, sock=sock)
@@ -137,7 +137,7 @@ class Channel(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self.closed.set()
         for answer in self._calls.values():
             if not answer.done():

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvloop
+
 from midstream_engine.channel import (
     MAX_LINE_BYTES,
     MAX_UNSENT_BYTES,

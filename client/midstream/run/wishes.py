@@ -1,0 +1,126 @@
+"""From the manifest's file to the newest wish: a resolved revision, or why there is none.
+
+Reading and fetching block, so they run in a thread of their own; a newer look at the manifest gives up the older
+one and its downloads. Decides nothing: what to do with a wish is the supervisor's business.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from midstream import manifest as manifests
+from midstream import resolve
+from midstream.manifest import Manifest, ManifestError
+from midstream.resolve import Resolved, ResolveError, StepProgress
+from midstream.run import watch
+from midstream.run.rollout import Refusal
+from midstream_artifacts.cache import Cache
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the manifest asks for now."""
+
+    resolved: Resolved
+    manifest: Manifest
+    seen: float
+    """When the change was noticed, on the monotonic clock, in seconds."""
+    resolve_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """The manifest, or a source it names, cannot be used."""
+
+    refusal: Refusal
+    problems: tuple[str, ...]
+    """With file, line and column."""
+
+
+Outcome = Wish | Unusable
+
+
+def wish(
+    path: Path,
+    cache: Cache,
+    progress: StepProgress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    known: Callable[[watch.Signatures], None] | None = None,
+) -> Outcome:
+    """Read the manifest and fetch what it names. Blocks.
+
+    `known` is told the states of all files that matter, taken before each is read: whatever differs later is a change.
+    """
+    seen = time.monotonic()
+    states = watch.signatures([path])
+    try:
+        manifest = manifests.load(path)
+    except ManifestError as error:
+        if known is not None:
+            known(states)
+        problems = tuple(str(error).splitlines())
+        return Unusable(Refusal("InvalidManifest", problems[0]), problems)
+    if known is not None:
+        known({**watch.signatures(watch.local_models(manifest)), **states})
+    try:
+        resolved = resolve.resolve(manifest, cache, progress, cancelled)
+    except ResolveError as error:
+        return Unusable(Refusal(error.reason, str(error), transient=error.transient), (str(error),))
+    return Wish(resolved, manifest, seen, (time.monotonic() - seen) * 1e3)
+
+
+class Wishes:
+    """At most one look at the manifest counts: the newest. Used from the event loop's thread."""
+
+    def __init__(
+        self,
+        path: Path,
+        cache: Cache,
+        progress: StepProgress,
+        known: Callable[[watch.Signatures], None],
+        deliver: Callable[[Outcome], None],
+    ) -> None:
+        self._path = path
+        self._cache = cache
+        self._progress = progress
+        self._known = known
+        self._deliver = deliver
+        self._cancel = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def renew(self) -> None:
+        """Look at the manifest now; `deliver` is called with the outcome unless a newer look begins before."""
+        self._cancel.set()
+        self._cancel = cancel = threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def tell(function: Callable[..., None], *args: object) -> None:
+            def unless_given_up() -> None:
+                if not cancel.is_set():
+                    function(*args)
+
+            if not cancel.is_set():
+                loop.call_soon_threadsafe(unless_given_up)
+
+        def look() -> None:
+            outcome = wish(
+                self._path,
+                self._cache,
+                lambda step, done: tell(self._progress, step, done),
+                cancel.is_set,
+                lambda known: tell(self._known, known),
+            )
+            tell(self._deliver, outcome)
+
+        # A daemon, so that a server which does not answer cannot hold up the end of the process.
+        self._thread = threading.Thread(target=look, name="midstream-wish", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        self._cancel.set()
+        if self._thread is not None:
+            self._thread.join(timeout=1.0)
