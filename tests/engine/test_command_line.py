@@ -421,12 +421,14 @@ def test_wrong_arguments_are_refused(args: list[str], capsys: pytest.CaptureFixt
     assert "usage: midstream" in capsys.readouterr().err
 
 
-def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_follows_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """$MIDSTREAM_CACHE, then $XDG_CACHE_HOME, then ~/.cache."""
     monkeypatch.delenv("MIDSTREAM_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", "/tmp/ada")
-    assert cli.default_cache() == Path("/tmp/ada/.cache/midstream")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.default_cache() == tmp_path / ".cache" / "midstream"
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     assert cli.default_cache() == Path("/xdg/midstream")
     monkeypatch.setenv("MIDSTREAM_CACHE", "/models")
