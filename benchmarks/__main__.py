@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks import machine, peers, swap, throughput
 from benchmarks.machine import Missing
 from benchmarks.report import Verdict
+from midstream_api import __version__
 
 _WHAT = ("throughput", "swap")
 
@@ -39,7 +40,9 @@ def _run(options: argparse.Namespace) -> list[Verdict]:
     if len(os.sched_getaffinity(0)) < 2:
         raise Missing("two cores are needed: one for the server, one for the load")
     this = machine.Machine.this()
-    print(f"{this.cpu}, {this.cores} cores; Python {this.python}; {this.system}")
+    print(
+        f"Midstream {__version__}; Python {this.python}; {this.cpu}, {this.cores} cores; {this.system}"
+    )
     if "throughput" in options.what:
         some = peers.all_of(throughput.peers(options.mlserver))
         if options.peers:

@@ -111,7 +111,7 @@ class Engine(Peer):
     """The product as users run it: `midstream run` with one worker."""
 
     name = "engine"
-    packages = (*Peer.packages, "midstream", "fastapi", "pydantic")
+    packages = (*Peer.packages, "fastapi", "pydantic")
 
     def command(self, port: int, folder: Path) -> Sequence[str]:  # noqa: ARG002
         manifest = str(HOUSE / "pipeline.yaml")

@@ -2,8 +2,8 @@
 
 The product as users run it, one worker, unpinned; requests come at fixed times at half the rate that it can take, and
 latency counts from the time at which a request was to be sent. Blocks of one swap a second alternate with blocks
-without any. The window of a swap lasts from the begin of loading to 50 ms after the old model was freed; a window without a swap is
-the same time of day one block later, so that machine and load are the same; and one block later again (A/A).
+without any. The window of a swap lasts from the begin of loading to 50 ms after the old model was freed; for each of
+them there is a window of the same length one block later, without a swap, and another one block later again (A/A).
 """
 
 import time
@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import machine, ticker, windows
+from benchmarks import machine, ticker
 from benchmarks.machine import LOAD_CORE
 from benchmarks.report import Verdict, table
-from benchmarks.windows import Requests, Window
 from benchmarks.wrk import Script
-from kit import load, models, serving, swapping, wire
+from kit import load, models, serving, swapping, windows, wire
 from kit.load import Record
+from kit.windows import Requests, Window
 
 PERIOD_SECONDS = 1.0
 """Between two swaps."""

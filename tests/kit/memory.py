@@ -34,9 +34,23 @@ def pss(pid: int) -> int:
     return int(kibibytes) * 1024
 
 
+def peak_rss(pid: int) -> int:
+    """The most memory that any one process of a tree has had so far (its resident set), in bytes."""
+    return max(_peak(member) for member in tree(pid))
+
+
 def tree_pss(pid: int) -> int:
     """The sum of the PSS of a process tree, in bytes."""
     return sum(pss(member) for member in tree(pid))
+
+
+def _peak(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    peaks = (line.split()[1] for line in text.splitlines() if line.startswith("VmHWM:"))
+    return int(next(peaks, "0")) * 1024
 
 
 def _tasks(pid: int) -> list[Path]:

@@ -3,13 +3,13 @@
 import itertools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kit import load, serving, wire
+from kit import load, memory, serving, wire
 from kit.checker import Checker, Report
 from kit.load import Record
 
@@ -45,12 +45,21 @@ class Outcome(NamedTuple):
     seconds: float
     smallest_difference: float
     """Between any two versions on any row; see `Checker.smallest_difference`."""
+    memory: Mapping[int, int]
+    """PSS of all processes together after so many swaps, with requests running; bytes."""
+    peak: int
+    """The largest resident set that one of the processes ever had; bytes."""
 
     def __str__(self) -> str:
         rate = self.report.answers / self.seconds
         return (
             f"{self.swaps} swaps in {self.seconds:.1f} s under {rate:,.0f} requests/s: "
-            f"{self.report}, {self.stale} stale"
+            f"{self.report}, {self.stale} stale; "
+            + "".join(
+                f"{bytes_ / memory.MIB:.1f} MiB after {swaps} swaps, "
+                for swaps, bytes_ in self.memory.items()
+            )
+            + f"{self.peak / memory.MIB:.1f} MiB at the peak"
         )
 
 
@@ -67,9 +76,18 @@ def requests() -> list[wire.Request]:
 
 
 def swap_under_load(
-    folder: Path, chains: Sequence[Chain], *, swaps: int, clients: int = 16, workers: int = 1
+    folder: Path,
+    chains: Sequence[Chain],
+    *,
+    swaps: int,
+    clients: int = 16,
+    workers: int = 1,
+    weigh_after: Collection[int] = (),
 ) -> Outcome:
-    """Serve the first chain, then go through all of them in turn by editing the manifest, one swap after the other."""
+    """Serve the first chain, then go through all of them in turn by editing the manifest, one swap after the other.
+
+    `weigh_after` says after how many swaps the memory is measured.
+    """
     manifests = [serving.manifest_of(*chain) for chain in chains]
     versions = [serving.version_in(manifest, folder) for manifest in manifests]
     chain_of = {
@@ -80,6 +98,7 @@ def swap_under_load(
     file = folder / "pipeline.yaml"
     file.write_text(manifests[0])
     periods: list[Period] = []
+    weights: dict[int, int] = {}
     sent = requests()
     with (
         serving.serving(file, "--workers", str(workers)) as service,
@@ -92,7 +111,10 @@ def swap_under_load(
             periods.append(Period(versions[(number - 1) % len(chains)], begin, time.time()))
             swap = service.swap(manifests[turn], versions[turn])
             begin = serving.at(swap.swapped)
+            if number in weigh_after:
+                weights[number] = sorted(memory.tree_pss(service.pid) for _ in range(5))[2]
         seconds = time.time() - began
+        peak = memory.peak_rss(service.pid)
         record = running.stop()
         code = service.stop()
     assert code == 0, service.heard()
@@ -102,6 +124,8 @@ def swap_under_load(
         swaps,
         seconds,
         checker.smallest_difference(distinct_rows()),
+        weights,
+        peak,
     )
 
 
