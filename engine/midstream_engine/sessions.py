@@ -146,7 +146,8 @@ def run_bounded(
         try:
             answers.append(session.run(outputs, feed, options))
         except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class of their own
-            errors.append(error)
+            # Its traceback leads to this list: such a circle would keep the session in memory.
+            errors.append(error.with_traceback(None))
 
     thread = threading.Thread(target=run, name="midstream-step", daemon=True)
     thread.start()
