@@ -70,10 +70,13 @@ def test_manifests_are_valid_and_their_models_are_there(manifest: str) -> None:
 
 @pytest.mark.parametrize("manifest", ["pipeline.yaml", "two-steps.yaml"])
 def test_the_edits_of_the_readme_name_one_model_throughout(manifest: str) -> None:
-    """Replacing the first `rf` of each line, and so on around, leads from model to model and back."""
+    """Replacing the first `rf` of each indented line, and so on around, leads from model to model and back."""
     text = original = (EXAMPLE / manifest).read_text()
     for before, after in (("rf", "xgb"), ("xgb", "gbr"), ("gbr", "rf")):
-        text = "\n".join(line.replace(before, after, 1) for line in text.split("\n"))
+        text = "\n".join(
+            line.replace(before, after, 1) if line.startswith(" ") else line
+            for line in text.split("\n")
+        )
         model = Pipeline.model_validate(yaml.safe_load(text)).spec.steps[-1].model
         assert (model.name, model.source.uri) == (f"{after}-house-price", f"models/{after}.onnx")
     assert text == original
