@@ -1,0 +1,114 @@
+"""The config folder as `midstream run` writes it: read by the engine's own reader and by a reader in a hurry."""
+
+import threading
+from pathlib import Path
+
+from kit import models
+from midstream import manifest as manifests
+from midstream import resolve
+from midstream.resolve import Resolved
+from midstream.run import folder
+from midstream_api import names
+from midstream_artifacts.cache import Cache
+from midstream_engine import source
+from midstream_engine.errors import ConfigError
+
+
+def resolved(tmp_path: Path, factor: float, *, schema: bool = False) -> Resolved:
+    """A revision of one model that multiplies by `factor`."""
+    model = models.scaled(tmp_path / f"{factor}.onnx", factor)
+    path = tmp_path / f"{factor}.yaml"
+    path.write_text(
+        f"""\
+apiVersion: midstream.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: house-price}}
+spec:
+  rollout: {{allowSchemaChange: {str(schema).lower()}}}
+  steps: [{{name: predict, model: {{name: scaled, source: {{uri: {model.name}}}}}}}]
+"""
+    )
+    return resolve.resolve(manifests.load(path), Cache(tmp_path / "cache"))
+
+
+def test_the_engine_reads_what_was_written(tmp_path: Path) -> None:
+    """Stable and candidate are held, and exactly the one that is asked for is served."""
+    one, two = resolved(tmp_path, 1.0), resolved(tmp_path, 2.0, schema=True)
+    config = folder.ConfigFolder(tmp_path / "config")
+
+    config.write(folder.files("u", 7, one, two, serve=two.revision))
+    reading = source.read(config.path)
+    wish = reading.wish
+
+    assert reading.assignment_error is None
+    assert (wish.uid, wish.sequence, wish.pipeline) == ("u", 7, "house-price")
+    assert wish.goal.stable == one.revision
+    assert wish.goal.serve == two.revision
+    assert set(wish.goal.hold) == {one.revision, two.revision}
+    assert wish.documents == {one.revision: one.document, two.revision: two.document}
+    assert wish.allow_schema_change
+
+
+def test_what_is_wished_no_more_is_gone(tmp_path: Path) -> None:
+    """After a promotion only the new revision's document is in the folder, and no old state piles up."""
+    one, two = resolved(tmp_path, 1.0), resolved(tmp_path, 2.0)
+    config = folder.ConfigFolder(tmp_path / "config")
+
+    for sequence in range(1, 6):
+        config.write(folder.files("u", sequence, one, two, serve=one.revision))
+    config.write(folder.files("u", 6, two, None, serve=two.revision))
+
+    visible = {entry.name for entry in config.path.iterdir() if not entry.name.startswith("..")}
+    assert visible == {names.INDEX_FILE, names.ASSIGNMENT_FILE, f"{two.revision}.json"}
+    hidden = [entry for entry in config.path.iterdir() if entry.name.startswith("..")]
+    assert len(hidden) == 3  # the link, the state it leads to, and the one before
+    wish = source.read(config.path).wish
+    assert wish.goal.hold == (two.revision,)
+
+
+def test_the_files_can_be_read_by_their_plain_names(tmp_path: Path) -> None:
+    """As in a folder that the kubelet projects, each name is a link through `..data`."""
+    one = resolved(tmp_path, 1.0)
+    config = folder.ConfigFolder(tmp_path / "config")
+    content = folder.files("u", 1, one, None, serve=one.revision)
+
+    config.write(content)
+
+    for name, data in content.items():
+        assert (config.path / name).readlink() == Path(names.DATA_LINK, name)
+        assert (config.path / name).read_bytes() == data
+
+
+def test_a_reader_never_sees_a_mixture(tmp_path: Path) -> None:
+    """While the folder is written again and again, every read gives one whole state, in order."""
+    one, two = resolved(tmp_path, 1.0), resolved(tmp_path, 2.0)
+    config = folder.ConfigFolder(tmp_path / "config")
+    config.write(folder.files("u", 1, one, None, serve=one.revision))
+    last = 400
+
+    def write() -> None:
+        for sequence in range(2, last + 1):
+            serve = one if sequence % 2 else two
+            config.write(folder.files("u", sequence, one, two, serve=serve.revision))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = [1]
+    try:
+        while seen[-1] < last:
+            try:
+                reading = source.read(config.path)
+            except ConfigError as error:
+                # Overtaken by two writes, and told so: a reader looks again.
+                assert error.reason == "ConfigMissing", error.message  # noqa: PT017
+                continue
+            assert reading.assignment_error is None
+            wish = reading.wish
+            assert wish.sequence >= seen[-1]
+            assert (
+                wish.sequence == 1
+                or wish.goal.serve == (one if wish.sequence % 2 else two).revision
+            )
+            seen.append(wish.sequence)
+    finally:
+        writer.join()
