@@ -17,7 +17,7 @@ _WHAT = ("throughput", "swap")
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: every verdict holds. 1: one does not. 2: something is missing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="*", choices=_WHAT, default=_WHAT, help="default: all")
+    parser.add_argument("what", nargs="?", choices=_WHAT, help="default: both")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
     parser.add_argument("--seconds", type=float, default=3, help="of each timing (default: 3)")
     parser.add_argument("--blocks", type=int, default=5, help="of 5 swaps (default: 5)")
@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace) -> list[Verdict]:
     print(
         f"Midstream {__version__}; Python {this.python}; {this.cpu}, {this.cores} cores; {this.system}"
     )
-    if "throughput" in options.what:
+    if options.what in (None, "throughput"):
         some = peers.all_of(throughput.peers(options.mlserver))
         if options.peers:
             wanted = options.peers.split(",")
@@ -53,7 +53,7 @@ def _run(options: argparse.Namespace) -> list[Verdict]:
             print(f"{peer.name}: " + ", ".join(f"{name} {found[name]}" for name in found))
         rounds = throughput.run(some, rounds=options.rounds, seconds=options.seconds)
         verdicts += throughput.report(rounds)
-    if "swap" in options.what:
+    if options.what in (None, "swap"):
         verdicts += swap.run(blocks=options.blocks)
     return verdicts
 

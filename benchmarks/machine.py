@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -32,14 +32,6 @@ def free_port() -> int:
         return port
 
 
-def pin(pid: int, core: int) -> None:
-    """Pin a process, its threads and all its descendants."""
-    for member in memory.tree(pid):
-        for task in Path(f"/proc/{member}/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(task.name), {core})
-
-
 def cpu_seconds(pid: int) -> float:
     """CPU time that a process tree has used so far."""
     total = 0
@@ -52,13 +44,11 @@ def cpu_seconds(pid: int) -> float:
 
 @contextlib.contextmanager
 def process(
-    command: Sequence[str], *, env: Mapping[str, str], core: int | None, log: IO[bytes]
+    command: Sequence[str], *, core: int, log: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A child in a process group of its own, pinned from its start; ended with everything it started."""
-    if core is not None:
-        command = ["taskset", "-c", str(core), *command]
     child = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **env}, stdout=log, stderr=log, process_group=0
+        ["taskset", "-c", str(core), *command], cwd=ROOT, stdout=log, stderr=log, process_group=0
     )
     try:
         yield child

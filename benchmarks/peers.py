@@ -72,7 +72,6 @@ class Peer(ABC):
                 log.open("wb") as output,
                 machine.process(
                     self.command(port, folder),
-                    env={"PYTHONDONTWRITEBYTECODE": ""},
                     core=SERVER_CORE,
                     log=output,
                 ) as child,
@@ -113,9 +112,9 @@ class Engine(Peer):
     name = "engine"
     packages = (*Peer.packages, "fastapi", "pydantic")
 
-    def command(self, port: int, folder: Path) -> Sequence[str]:  # noqa: ARG002
-        manifest = str(HOUSE / "pipeline.yaml")
-        return (sys.executable, "-m", "midstream", "run", manifest, "--port", str(port))
+    def command(self, port: int, folder: Path) -> Sequence[str]:
+        run = (sys.executable, "-m", "midstream", "run", str(HOUSE / "pipeline.yaml"))
+        return (*run, "--port", str(port), "--cache", str(folder / "cache"))
 
 
 class MLServer(Peer):

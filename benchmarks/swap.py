@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import machine, ticker
-from benchmarks.machine import LOAD_CORE
+from benchmarks.machine import LOAD_CORE, Missing
 from benchmarks.report import Verdict, table
 from benchmarks.wrk import Script
-from kit import load, models, serving, swapping, windows, wire
+from kit import load, serving, swapping, windows, wire
 from kit.load import Record
 from kit.windows import Requests, Window
 
@@ -54,6 +54,10 @@ class Sample(NamedTuple):
 
 def cases(folder: Path) -> list[Case]:
     """The example's trees, and dense networks of 40 MB, which are written to `folder`."""
+    try:
+        from kit import models  # noqa: PLC0415 - needs onnx, which serving does not
+    except ImportError as error:
+        raise Missing(f"{error.name} is not installed; `make setup-dev` does that") from error
     large = [
         [(f"mlp-{seed}", models.big_mlp(folder / f"mlp-{seed}.onnx", megabytes=40, seed=seed))]
         for seed in (1, 2)

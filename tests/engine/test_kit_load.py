@@ -133,10 +133,9 @@ def test_a_server_that_cuts_everything_does_not_end_the_load() -> None:
             cut.set()
         return CUT if cut.is_set() else http("200 OK", ANSWER)
 
-    with server(behaviour) as port:
-        with load.closed(port, [REQUEST], clients=4) as running:
-            assert cut.wait(30)
-            record = running.stop()
+    with server(behaviour) as port, load.closed(port, [REQUEST], clients=4) as running:
+        assert cut.wait(30)
+        record = running.stop()
 
     assert 1 <= record.failed <= len(record) - 50
 
