@@ -5,12 +5,17 @@
     ├── LoadError       a revision cannot serve; `transient` ones may heal by themselves
     └── RequestError    one request is answered with an error
         ├── BadInput        the body does not fit the pipeline's inputs
+        ├── InvalidHTTP     the bytes are not a request
+        ├── HeadTooLarge
         ├── BodyTooLarge
+        ├── TooSlow         the request does not arrive
+        ├── MethodNotAllowed
         ├── UnsupportedMediaType
         ├── UnknownPipeline
         ├── NotReady        nothing serves (yet)
         ├── Overloaded      try again later
-        └── StepFailed      the model raised or took too long
+        ├── StepFailed      the model raised or took too long
+        └── InternalError   a defect of the engine
 
 `reason` is a CamelCase constant for machines, the message a sentence for people. `docs/errors.md` lists them all.
 """
@@ -83,6 +88,22 @@ class BadInput(RequestError):
     default_reason = "BadInput"
 
 
+class InvalidHTTP(RequestError):
+    default_reason = "InvalidHTTP"
+
+
+class HeadTooLarge(RequestError):
+    default_reason = "HeadTooLarge"
+
+
+class TooSlow(RequestError):
+    default_reason = "TooSlow"
+
+
+class MethodNotAllowed(RequestError):
+    default_reason = "MethodNotAllowed"
+
+
 class BodyTooLarge(RequestError):
     default_reason = "BodyTooLarge"
 
@@ -105,3 +126,7 @@ class Overloaded(RequestError):
 
 class StepFailed(RequestError):
     default_reason = "StepFailed"
+
+
+class InternalError(RequestError):
+    default_reason = "InternalError"

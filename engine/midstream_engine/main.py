@@ -27,12 +27,12 @@ from midstream_engine import events, memory
 from midstream_engine.channel import Channel
 from midstream_engine.dataplane import DataPlane
 from midstream_engine.errors import ConfigError, LoadError
+from midstream_engine.gate import Gate
 from midstream_engine.management import EngineReporter, Report, Reporter, create
 from midstream_engine.manager import Fetch, Manager, Wish
 from midstream_engine.marks import Marks
 from midstream_engine.metrics import Counts, EngineCollector, Exposition
 from midstream_engine.policy import POLICIES
-from midstream_engine.protocol import Gate
 from midstream_engine.revision import Loader
 from midstream_engine.server import App, Listener
 from midstream_engine.sessions import SessionPool
@@ -55,8 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         warm_up_seconds=arguments.warm_up_seconds,
         max_body=arguments.max_body,
         memory_limit=arguments.memory_limit,
-        **({"threads": arguments.threads} if arguments.threads else {}),
-        **({"partition": arguments.partition} if arguments.partition else {}),
+        **{name: value for name in _OPTIONAL if (value := getattr(arguments, name)) is not None},
     )
     memory.fix_allocator()
     # The default of 5 ms is how long a request may wait for the GIL behind a busy Python thread.
@@ -68,6 +67,20 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         os._exit(code)
     return code
+
+
+_OPTIONAL = (
+    "threads",
+    "partition",
+    "infer_seconds",
+    "receive_seconds",
+    "drain_seconds",
+    "inline_ns",
+    "max_buffered",
+    "max_connections",
+    "max_queued",
+)
+"""Options whose defaults are those of Settings."""
 
 
 class Engine:
@@ -284,6 +297,13 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     serve.add_argument("--memory-limit", type=int, help="bytes; default: the cgroup's")
     serve.add_argument("--threads", type=int, help="for large batches")
     serve.add_argument("--partition", help="this engine's name in answers")
+    serve.add_argument("--infer-seconds", type=float, help="the longest one step may run")
+    serve.add_argument("--receive-seconds", type=float, help="for a request to arrive")
+    serve.add_argument("--drain-seconds", type=float, help="for requests under way at a stop")
+    serve.add_argument("--inline-ns", type=int, help="longer work goes to a thread")
+    serve.add_argument("--max-buffered", type=int, help="bytes of all bodies that arrive or wait")
+    serve.add_argument("--max-connections", type=int, help="open at the same time")
+    serve.add_argument("--max-queued", type=int, help="large batches that wait for a thread")
     look = commands.add_parser("inspect", help="print the inputs and outputs of model files")
     look.add_argument("paths", type=Path, nargs="+")
     return parser.parse_args(argv)

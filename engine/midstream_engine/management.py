@@ -1,11 +1,12 @@
 """What people and tools ask about an engine: state, metrics, health, OpenAPI. The only door to FastAPI.
 
-Answers come from a `Reporter`: of this engine alone, or, under `midstream run`, of the supervisor that speaks for all workers.
+Answers come from a `Reporter`: of this engine alone, or, under `midstream run`, of the supervisor that speaks for all
+workers.
 """
 
 from typing import Any, Protocol
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from midstream_api import __version__
@@ -107,6 +108,9 @@ def create(reporter: Reporter) -> FastAPI:
         # Their pages load scripts from other hosts, and nothing here phones out.
         docs_url=None,
         redoc_url=None,
+        # A redirect would be made from whatever host the client names.
+        redirect_slashes=False,
+        exception_handlers={404: _not_found, 405: _not_allowed, 500: _defect},
     )
 
     async def answer(what: str) -> Response:
@@ -143,3 +147,38 @@ def create(reporter: Reporter) -> FastAPI:
         return await answer("metrics")
 
     return app
+
+
+async def _not_found(request: Request, _: Exception) -> Response:
+    paths = ", ".join(_paths(request.app))
+    return _problem(
+        404,
+        "NotFound",
+        f"there is nothing at {request.url.path[:100]!r}; there are POST /infer, POST /pipelines/{{name}}, GET {paths}",
+    )
+
+
+async def _not_allowed(request: Request, error: Exception) -> Response:
+    allowed = (getattr(error, "headers", None) or {}).get("Allow", "GET")
+    return _problem(
+        405,
+        "MethodNotAllowed",
+        f"method {request.method} is not allowed here; use {allowed}",
+        {"Allow": allowed},
+    )
+
+
+async def _defect(_request: Request, _error: Exception) -> Response:
+    # The exception is raised again behind this answer, and logged by the server.
+    return _problem(500, "InternalError", "the engine failed on this request; its log says why")
+
+
+def _problem(
+    status: int, reason: str, message: str, headers: dict[str, str] | None = None
+) -> Response:
+    """An error in the same form as those of inference."""
+    return Response(dumps({"error": message, "reason": reason}), status, headers, JSON)
+
+
+def _paths(app: FastAPI) -> list[str]:
+    return sorted(app.openapi()["paths"])

@@ -34,6 +34,7 @@ class Counts:
 
     __slots__ = (
         "buckets",
+        "buffered",
         "codes",
         "queued",
         "rows",
@@ -50,6 +51,8 @@ class Counts:
         self.rows = 0
         self.step_ns: dict[str, int] = {}
         self.step_runs: dict[str, int] = {}
+        self.buffered = 0
+        """Bytes of request bodies that are arriving, or wait for a thread or for something that serves."""
         self.queued = 0
         """Large batches that wait for a thread or are in one."""
         self.waiting = 0
@@ -105,6 +108,7 @@ class EngineCollector(Collector):
             steps.add_metric([pipeline, step], counts.step_runs[step], ns / 1e9)
         yield steps
         yield _gauge("queued_batches", "Large batches in or waiting for a thread", counts.queued)
+        yield _gauge("buffered_bytes", "Request bodies arriving or waiting", counts.buffered)
         yield _gauge("waiting_requests", "Requests waiting until something serves", counts.waiting)
         yield _gauge("sessions", "Model sessions in memory", len(self._pool))
         yield CounterMetricFamily(

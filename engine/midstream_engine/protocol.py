@@ -1,66 +1,76 @@
 """The hot path: inference answered straight from uvicorn's HTTP parser, with everything else left to uvicorn.
 
 A plain ASGI application costs more than reading, running and answering together, so `POST /infer` and
-`POST /pipelines/{name}` are taken out of the parser's callbacks before ASGI starts (measured in `benchmarks/`). All other
-requests, and those that arrive while an answer on the same connection is still due (HTTP pipelining), go uvicorn's own way
-and reach the same data plane through `server.App`. This builds on uvicorn's class: its version is pinned, and `tests/engine/test_http.py` holds the behaviour.
+`POST /pipelines/{name}` are taken out of the parser's callbacks before ASGI starts (measured in `benchmarks/`). All
+other requests, and those that arrive while an answer on the same connection is still due (HTTP pipelining), go
+uvicorn's own way and reach the same data plane through `server.App`.
+
+Guarantees: answers leave in the order of their requests; what one connection can make the engine keep is bounded in
+bytes and in time; nothing that a client sends raises. This builds on uvicorn's class: its version is pinned, and
+`tests/engine/test_http.py` names every part of it that is used.
 """
 
 import asyncio
+import logging
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any
-from urllib.parse import unquote
 
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from midstream_engine.dataplane import Answer, DataPlane
-from midstream_engine.errors import BodyTooLarge, Overloaded, RequestError
-from midstream_engine.settings import Settings
+from midstream_engine.dataplane import Answer
+from midstream_engine.errors import (
+    BodyTooLarge,
+    HeadTooLarge,
+    InternalError,
+    InvalidHTTP,
+    Overloaded,
+    RequestError,
+    TooSlow,
+)
+from midstream_engine.gate import Gate
 
-_PREFIX = b"/pipelines/"
 _LINGER_SECONDS = 2.0
-"""How long the rest of a refused body is read and dropped, so that the client sees the answer and not a reset."""
+"""How long the rest of a refused request is read and dropped, so that the client sees the answer and not a reset."""
+
+_MAX_HEAD = 64 << 10
+"""Bytes of a request that arrive one after the other and are no body."""
+
+_MAX_PIPELINED = 256
+"""Requests that wait on one connection behind another one's answer."""
+
+MAX_TRACE = 100
+"""Characters of a `traceparent` that is sent back; the standard's form has 55."""
+
+_UPGRADE = (b"upgrade", b"http2-settings")
+
+_log = logging.getLogger(__name__)
 
 
-class Gate:
-    """What all connections of a listener share: limits, and the time by which they are swept."""
+class _Flow(FlowControl):
+    """Reads no further while requests are queued, or while the client does not take its answers.
 
-    def __init__(self, plane: DataPlane, settings: Settings) -> None:
-        self.plane = plane
-        self.settings = settings
-        self.targets: dict[bytes, str | None] = {b"/infer": None}
-        self.buffered = 0
-        self._defaults: list[tuple[bytes, bytes]] | None = None
-        self._default_bytes = b""
+    uvicorn resumes reading with every answer, so that a client could queue faster than it is answered.
+    """
 
-    def target(self, url: bytes) -> tuple[bool, str | None]:
-        """Whether a URL is an inference path, and the pipeline it names."""
-        if url in self.targets:
-            return True, self.targets[url]
-        if not url.startswith(_PREFIX) or b"?" in url:
-            return False, None
-        name = unquote(url[len(_PREFIX) :].decode("latin-1"))
-        if not name or "/" in name:
-            return False, None
-        if len(self.targets) < 100:
-            self.targets[url] = name
-        return True, name
+    def __init__(self, transport: asyncio.Transport, queue: deque[Any]) -> None:
+        super().__init__(transport)
+        self._queue = queue
 
-    def default_headers(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """uvicorn's own headers (date, server) as bytes; uvicorn makes a new list once a second."""
-        if headers is not self._defaults:
-            self._defaults = headers
-            self._default_bytes = b"".join(b"%b: %b\r\n" % pair for pair in headers)
-        return self._default_bytes
+    def resume_reading(self) -> None:
+        if not self._queue and not self.write_paused:
+            super().resume_reading()
 
 
 class _Pending:
     """Stands where uvicorn keeps its request cycle while an answer of ours is due, so that it queues what follows."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep_alive: bool) -> None:
         self.response_complete = False
         self.disconnected = False
-        self.keep_alive = True
+        self.keep_alive = keep_alive
         self.more_body = False
         self.body = bytearray()
         self.message_event = asyncio.Event()
@@ -73,33 +83,62 @@ class HotProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._hot = False
-        self._name: str | None = None
-        self._chunks: list[bytes] = []
-        self._size = 0
+        self.flow = _Flow(transport, self.pipeline)
+        # Of the request that arrives
         self._receiving = False
-        self._closing = False
-        self._dropping = False
+        self._hot = False
+        """It is answered here."""
+        self._cold = False
+        """uvicorn has a cycle for it."""
+        self._upgrading = False
+        self._name: str | None = None
+        self._body: bytes | bytearray = b""
+        self._size = 0
+        self._moved = False
+        """It began, or some of its body came, since the last look."""
+        self._bare = 0
+        """Bytes without any body since then."""
         self._keep_alive = True
         self._content_type = b""
         self._trace = b""
+        # Of the connection
+        self._closing = False
+        """The engine stops: the request that arrives is the last one."""
+        self._dropping = False
+        """Nothing that arrives is looked at any more."""
+        self._last_words: bytes | None = None
+        """A refusal whose turn has not come: answers to earlier requests are due."""
         self._task: asyncio.Task[None] | None = None
-        self._since = self.loop.time()
-        """When the connection fell idle, or the request that is arriving began."""
+        self._unsent = 0
+        self._since = self._taken = self.loop.time()
+        """When the connection fell idle, or the request that is arriving began; when the client last took bytes."""
         if len(self.connections) > self.gate.settings.max_connections:
             self._refuse(
-                Overloaded(f"{len(self.connections)} connections are open already; try again in a second")
+                Overloaded(
+                    f"{len(self.connections)} connections are open already; try again in a second"
+                )
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_body()
+        self._dropping = True
         if self._task is not None:
             self._task.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if not self._dropping:
-            super().data_received(data)
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        if self._dropping:
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrades(data, upgrade)
+        except httptools.HttpParserError as error:
+            self._not_understood(error)
+        if self._receiving:
+            self._bound_head(len(data))
 
     # Parser callbacks
 
@@ -108,7 +147,9 @@ class HotProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._hot = False
+        self._cold = False
         self._receiving = True
+        self._moved = True
         self._since = self.loop.time()
         self._content_type = b""
         self._trace = b""
@@ -118,78 +159,158 @@ class HotProtocol(HttpToolsProtocol):
         self.headers.append((name, value))
         if name == b"content-type":
             self._content_type = value
-        elif name == b"traceparent":
+        elif name == b"traceparent" and len(value) <= MAX_TRACE:
             self._trace = value
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
+        parser = self.parser
+        if self._dropping:
+            self._hot = True
+            return
+        if parser.should_upgrade():
+            self._upgrading = True
+            return
         busy = self.cycle is not None and not self.cycle.response_complete
         hot = False
-        if not busy and self.parser.get_method() == b"POST" and not self.parser.should_upgrade():
+        if not busy and parser.get_method() == b"POST":
             hot, self._name = self.gate.target(self.url)
         if not hot:
             self._give_to_uvicorn()
             return
         self._hot = True
-        self._keep_alive = self.parser.should_keep_alive()
+        self._keep_alive = parser.should_keep_alive()
         length = _content_length(self.headers)
         if length is not None and length > self.gate.settings.max_body:
             self._too_large(length)
-        elif self.expect_100_continue:
+        elif self.expect_100_continue and parser.get_http_version() != "1.0":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
+        self._moved = True
         if not self._hot:
             super().on_body(body)
             return
         if self._dropping:
             return
-        self._chunks.append(body)
-        self._size += len(body)
+        if not self._size:
+            self._body = body
+        else:
+            # One growing block: a list of many small pieces would take many times the bytes that are counted.
+            if type(self._body) is bytes:
+                self._body = bytearray(self._body)
+            self._body += body
         gate = self.gate
-        gate.buffered += len(body)
+        self._size += len(body)
+        gate.counts.buffered += len(body)
         if self._size > gate.settings.max_body:
             self._too_large(self._size)
-        elif gate.buffered > gate.settings.max_buffered:
-            self._refuse(Overloaded("too many request bodies are arriving at once; try again in a second"))
+        elif gate.counts.buffered > gate.settings.max_buffered:
+            self._refuse(
+                Overloaded("too many request bodies are arriving at once; try again in a second")
+            )
 
     def on_message_complete(self) -> None:
+        if self._upgrading:
+            return
         self._receiving = False
         if not self._hot:
             super().on_message_complete()
             return
         if self._dropping:
             return
-        chunks = self._chunks
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        body = self._body
         self._forget_body()
-        result = self.gate.plane.infer(self._name, self._content_type, body)
+        result = self.gate.plane.infer(
+            self._name, self._content_type, body if type(body) is bytes else bytes(body)
+        )
+        keep = self._keep_alive and not self._closing
         if type(result) is Answer:
-            self._write(result)
+            self._write(result, keep, self._trace)
         else:
-            self._answer_later(result)  # type: ignore[arg-type]
+            self._answer_later(result, keep)  # type: ignore[arg-type]
 
-    # Answering
+    # What is not for the hot path
 
     def _give_to_uvicorn(self) -> None:
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            # Enough: answer these, then close. Clients send what got no answer again.
+            self.cycle.keep_alive = False
+            self._drop()
+            return
         url, headers = self.url, self.headers
         expected = self.expect_100_continue
         super().on_message_begin()
         self.url = url
         self.headers.extend(headers)
         self.expect_100_continue = expected
-        super().on_headers_complete()
+        try:
+            super().on_headers_complete()
+        except (httptools.HttpParserError, AttributeError, ValueError, TypeError):
+            # What uvicorn and httptools do with a target that has no path, or one that is not ASCII.
+            self._refuse(InvalidHTTP("the request's target is not a path"))
+            return
+        self._cold = True
+        if self._closing:
+            self.cycle.keep_alive = False
 
-    def _write(self, answer: Answer) -> None:
-        keep = self._keep_alive and not self._closing
+    def _ignore_upgrades(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
+        """Take requests with an `Upgrade` (h2c, websocket) as if it were not there, which HTTP allows.
+
+        The parser stops behind their head, for what follows it takes to be another protocol's.
+        """
+        rest = memoryview(data)
+        again: httptools.HttpParserUpgrade | None = upgrade
+        while again is not None:
+            rest = rest[again.args[0] :]
+            again = None
+            self._upgrading = False
+            method, version = self.parser.get_method(), self.parser.get_http_version()
+            if method == b"CONNECT":
+                self._refuse(InvalidHTTP("this is no proxy: CONNECT is not supported"))
+                return
+            head = [b"%b %b HTTP/%b\r\n" % (method, self.url, version.encode())]
+            head += [b"%b: %b\r\n" % pair for pair in _without_upgrade(self.headers)]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            try:
+                self.parser.feed_data(b"".join(head) + b"\r\n")
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as error:
+                again = error
+            except httptools.HttpParserError as error:
+                self._not_understood(error)
+
+    def _not_understood(self, error: httptools.HttpParserError) -> None:
+        if self._dropping:
+            return
+        if isinstance(error, httptools.HttpParserCallbackError):
+            _log.error("a callback of the HTTP parser raised", exc_info=error)
+            self._refuse(InternalError("the engine failed on this request; its log says why"))
+            return
+        self._refuse(InvalidHTTP(f"this is not an HTTP/1.1 request: {str(error)[:100]}"))
+
+    def _bound_head(self, size: int) -> None:
+        """Refuse a head, or trailers, without end. Called for what left a request incomplete."""
+        if self._moved:
+            self._moved = False
+            self._bare = 0
+            return
+        self._bare += size
+        if self._bare > _MAX_HEAD:
+            self._refuse(HeadTooLarge(f"the request's head has more than {_MAX_HEAD} bytes"))
+
+    # Answering
+
+    def _write(self, answer: Answer, keep: bool, trace: bytes) -> None:
         self.transport.write(
             b"%b%b%b%b%bcontent-length: %d\r\n\r\n%b"
             % (
                 STATUS_LINE[answer.status],
                 self.gate.default_headers(self.server_state.default_headers),
                 answer.headers,
-                b"" if not self._trace else b"traceparent: %b\r\n" % self._trace,
+                b"" if not trace else b"traceparent: %b\r\n" % trace,
                 b"" if keep else b"connection: close\r\n",
                 len(answer.body),
                 answer.body,
@@ -198,79 +319,131 @@ class HotProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         self._since = self.loop.time()
         if not keep:
+            self._dropping = True
             self.transport.close()
 
-    def _answer_later(self, coming: Coroutine[Any, Any, Answer]) -> None:
-        self.cycle = pending = _Pending()  # type: ignore[assignment]
+    def _answer_later(self, coming: Coroutine[Any, Any, Answer], keep: bool) -> None:
+        self.cycle = pending = _Pending(keep)  # type: ignore[assignment]
         self.flow.pause_reading()
-        self._task = task = self.loop.create_task(self._wait(coming, pending))
+        self._task = task = self.loop.create_task(self._wait(coming, pending, self._trace))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _wait(self, coming: Coroutine[Any, Any, Answer], pending: _Pending) -> None:
+    async def _wait(
+        self, coming: Coroutine[Any, Any, Answer], pending: _Pending, trace: bytes
+    ) -> None:
         answer = await coming
         self._task = None
         if pending.disconnected or self.transport.is_closing():
             return
-        self._keep_alive = self._keep_alive and pending.keep_alive
         pending.response_complete = True
-        self._write(answer)
+        self._write(answer, pending.keep_alive, trace)
         # Resumes reading and starts what was queued behind us.
         self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        self._since = self.loop.time()
+        if self._last_words is not None and not self.pipeline:
+            if not self.transport.is_closing():
+                self._say(self._last_words)
+            return
+        super().on_response_complete()
 
     def _too_large(self, size: int) -> None:
         limit = self.gate.settings.max_body
         self._refuse(
-            BodyTooLarge(f"the body has {size} bytes or more; at most {limit} are taken: send fewer rows")
+            BodyTooLarge(
+                f"the body has {size} bytes or more; at most {limit} are taken: send fewer rows"
+            )
         )
 
     def _refuse(self, error: RequestError) -> None:
-        """Answer before the request is complete; read and drop the rest for a moment, then close."""
-        self._forget_body()
+        """Answer a request that is not complete, when its turn comes; look at nothing more, then close."""
+        own = self._cold and self._receiving
+        self._drop()
         answer = self.gate.plane.refuse(error)
-        self._keep_alive = False
-        self._dropping = True
-        self._receiving = False
-        self.transport.write(
-            b"%b%b%bconnection: close\r\ncontent-length: %d\r\n\r\n%b"
-            % (
-                STATUS_LINE[answer.status],
-                self.gate.default_headers(self.server_state.default_headers),
-                answer.headers,
-                len(answer.body),
-                answer.body,
-            )
+        words = b"%b%b%bconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (
+            STATUS_LINE[answer.status],
+            self.gate.default_headers(self.server_state.default_headers),
+            answer.headers,
+            len(answer.body),
+            answer.body,
         )
+        cycle = self.cycle
+        if own and (cycle.response_started or cycle.response_complete):
+            self.transport.close()  # it has its answer
+        elif own and self.pipeline:
+            self.pipeline.popleft()
+            self._last_words = words
+        elif own:
+            cycle.disconnected = True  # the application gives up
+            cycle.message_event.set()
+            self._say(words)
+        elif cycle is not None and not cycle.response_complete:
+            self._last_words = words
+        else:
+            self._say(words)
+
+    def _say(self, words: bytes) -> None:
+        """Answer for the last time; read and drop for a moment, so that the answer is not lost to a reset."""
+        self.transport.write(words)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
         self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
+    def _drop(self) -> None:
+        """Look at nothing that arrives from now on."""
+        self._forget_body()
+        self._dropping = True
+        self._receiving = False
+        self._hot = True
+
     def _forget_body(self) -> None:
-        self.gate.buffered -= self._size
-        self._chunks = []
+        self.gate.counts.buffered -= self._size
+        self._body = b""
         self._size = 0
 
     # Life of the connection
 
-    def eof_received(self) -> None:
-        if self._dropping:
-            self.transport.close()
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep a connection that the client has closed on its side while answers are due."""
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if busy and not self._receiving:
+            self.cycle.keep_alive = False
+            return True
+        return False
 
     def sweep(self, now: float) -> None:
-        """Close a connection that is idle, or whose request does not arrive, for too long. Called about once a second."""
+        """Close what is idle, arrives or is taken too slowly. Called about once a second."""
         settings = self.gate.settings
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent < self._unsent:
+            self._taken = now
+        self._unsent = unsent
+        if unsent and now - self._taken > settings.receive_seconds:
+            self.transport.abort()
+            return
+        if self._dropping:
+            return
         busy = self.cycle is not None and not self.cycle.response_complete
-        if self._receiving and not busy and now - self._since > settings.receive_seconds:
-            self.transport.write(
-                STATUS_LINE[408] + b"connection: close\r\ncontent-length: 0\r\n\r\n"
-            )
-            self.transport.close()
-        elif not self._receiving and not busy and now - self._since > settings.keep_alive_seconds:
+        if self._receiving:
+            # Behind an answer that is due nothing is read: that is not the client's doing.
+            waits = not busy or (self._cold and not self.pipeline)
+            if waits and now - self._since > settings.receive_seconds and not self.flow.read_paused:
+                self._refuse(
+                    TooSlow(f"the request was not complete after {settings.receive_seconds:g} s")
+                )
+        elif not busy and now - self._since > settings.keep_alive_seconds:
             self.transport.close()
 
     def shutdown(self) -> None:
-        if self._receiving and self._hot:
-            self._closing = True
-        else:
+        if not self._receiving:
             super().shutdown()
+            return
+        self._closing = True
+        if self._cold:
+            self.cycle.keep_alive = False
 
     def pause_writing(self) -> None:
         """The client does not read its answers: read no more of its requests."""
@@ -294,3 +467,14 @@ def _content_length(headers: list[tuple[bytes, bytes]]) -> int | None:
             return int(value)
     return None
 
+
+def _without_upgrade(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    kept = []
+    for name, value in headers:
+        if name == b"connection":
+            tokens = [token.strip() for token in value.lower().split(b",")]
+            tokens = [token for token in tokens if token not in _UPGRADE]
+            kept.append((name, b", ".join(tokens) or b"keep-alive"))
+        elif name not in _UPGRADE:
+            kept.append((name, value))
+    return kept

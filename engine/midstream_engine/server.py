@@ -12,9 +12,15 @@ from typing import Any
 
 import uvicorn
 
-from midstream_engine.dataplane import Answer, DataPlane
-from midstream_engine.errors import BodyTooLarge, RequestError
-from midstream_engine.protocol import Gate, HotProtocol, bound_to
+from midstream_engine.dataplane import Answer
+from midstream_engine.errors import (
+    BodyTooLarge,
+    MethodNotAllowed,
+    Overloaded,
+    RequestError,
+)
+from midstream_engine.gate import Gate
+from midstream_engine.protocol import MAX_TRACE, HotProtocol, bound_to
 from midstream_engine.settings import Settings
 
 Scope = MutableMapping[str, Any]
@@ -39,48 +45,52 @@ class App:
         if not hot:
             await self._management(scope, receive, send)
             return
+        plane = self._gate.plane
         if scope["method"] != "POST":
-            await _send(send, _not_allowed(scope["method"]))
+            error = MethodNotAllowed(f"method {scope['method']} is not allowed here; use POST")
+            await _send(send, plane.refuse(error))
             return
         headers = dict(scope["headers"])
         try:
             body = await self._body(receive)
         except RequestError as error:
-            await _send(send, self._gate.plane.refuse(error), close=True)
+            await _send(send, plane.refuse(error), close=True)
             return
         if body is None:
             return
-        answer = self._gate.plane.infer(name, headers.get(b"content-type", b""), body)
+        trace = headers.get(b"traceparent", b"")
+        answer = plane.infer(name, headers.get(b"content-type", b""), body)
         await _send(
             send,
             answer if isinstance(answer, Answer) else await answer,
-            trace=headers.get(b"traceparent", b""),
+            trace=trace if len(trace) <= MAX_TRACE else b"",
         )
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """The whole body; None when the client has gone."""
-        limit = self._gate.settings.max_body
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > limit:
-                raise BodyTooLarge(f"the body has {size} bytes or more; at most {limit} are taken: send fewer rows")
-            if not message.get("more_body", False):
-                return b"".join(chunks)
-
-
-def _not_allowed(method: str) -> Answer:
-    return Answer(
-        405,
-        b"content-type: application/json\r\nallow: POST\r\n",
-        b'{"error":"method %b is not allowed here; use POST","reason":"MethodNotAllowed"}'
-        % method.encode("latin-1"),
-    )
+        """The whole body; None when the client has gone. Raises BodyTooLarge and Overloaded."""
+        counts, settings = self._gate.counts, self._gate.settings
+        body = bytearray()
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                chunk = message.get("body", b"")
+                body += chunk
+                counts.buffered += len(chunk)
+                if len(body) > settings.max_body:
+                    raise BodyTooLarge(
+                        f"the body has {len(body)} bytes or more; at most {settings.max_body} are taken: "
+                        "send fewer rows"
+                    )
+                if counts.buffered > settings.max_buffered:
+                    raise Overloaded(
+                        "too many request bodies are arriving at once; try again in a second"
+                    )
+                if not message.get("more_body", False):
+                    return bytes(body)
+        finally:
+            counts.buffered -= len(body)
 
 
 async def _send(send: Send, answer: Answer, *, close: bool = False, trace: bytes = b"") -> None:
@@ -106,7 +116,9 @@ class _Server(uvicorn.Server):
 class Listener:
     """One listening socket, served until `stop`."""
 
-    def __init__(self, app: Asgi, sock: socket.socket, settings: Settings, gate: Gate | None) -> None:
+    def __init__(
+        self, app: Asgi, sock: socket.socket, settings: Settings, gate: Gate | None
+    ) -> None:
         self._sock = sock
         self._server = _Server(
             uvicorn.Config(
@@ -116,11 +128,13 @@ class Listener:
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                # What clients do wrong is answered; only defects are worth a line.
+                log_level="error",
                 access_log=False,
                 server_header=False,
                 backlog=2048,
                 timeout_keep_alive=int(settings.keep_alive_seconds),
-                timeout_graceful_shutdown=int(settings.drain_seconds),
+                timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
             )
         )
         self._sweep_task: asyncio.Task[None] | None = None

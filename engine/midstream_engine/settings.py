@@ -18,7 +18,7 @@ class Settings:
     max_body: int = 16 << 20
     """Bytes of one request body."""
     max_buffered: int = 256 << 20
-    """Bytes of all request bodies that are still arriving."""
+    """Bytes of all request bodies that are arriving or waiting."""
     max_connections: int = 4096
     threads: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
     """For batches that would keep the event loop busy."""
@@ -31,7 +31,7 @@ class Settings:
     warm_up_seconds: float = 120.0
     """The longest one step may run while a candidate is warmed up."""
     receive_seconds: float = 30.0
-    """From a request's first byte to its last."""
+    """From a request's first byte to its last; also the longest that a client may take nothing of its answer."""
     keep_alive_seconds: float = 75.0
     drain_seconds: float = 25.0
     memory_limit: int | None = None
