@@ -1,17 +1,20 @@
 """Writes the config folder the way the kubelet projects a ConfigMap.
 
-Guarantee: a reader that resolves `..data` once sees one whole state, never a mixture. The state before the current
-one is kept until the next write, for readers that have just resolved the link. One writer only.
+Guarantee: a reader that resolves `..data` once sees one whole state, never a mixture, and has `KEPT_SECONDS` to read it
+before it is removed. One writer only.
 """
 
 import shutil
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
 from midstream.resolve import Resolved
 from midstream_api import names, version
 from midstream_api.engineconfig import Assignment, Index
+
+KEPT_SECONDS = 10.0
 
 
 def files(
@@ -41,25 +44,31 @@ class ConfigFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._states: deque[tuple[float, Path]] = deque()
+        """What is there, oldest first, with the time when it was written."""
 
     def write(self, content: Mapping[str, bytes]) -> None:
-        """Change the folder to exactly these files, in one stroke."""
+        """Change the folder to exactly these files, in one stroke. An OSError leaves it as it was."""
         self.path.mkdir(parents=True, exist_ok=True)
-        link = self.path / names.DATA_LINK
-        before = link.readlink().name if link.is_symlink() else None
         now = time.time_ns()
-        folder = self.path / time.strftime(f"..%Y_%m_%d_%H_%M_%S.{now}", time.gmtime(now / 1e9))
-        folder.mkdir()
-        for name, data in content.items():
-            (folder / name).write_bytes(data)
+        state = self.path / time.strftime(f"..%Y_%m_%d_%H_%M_%S.{now}", time.gmtime(now / 1e9))
         fresh = self.path / f"{names.DATA_LINK}_tmp"
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(folder.name)
-        fresh.replace(link)
+        try:
+            state.mkdir()
+            for name, data in content.items():
+                (state / name).write_bytes(data)
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(state.name)
+            fresh.replace(self.path / names.DATA_LINK)
+        except OSError:
+            shutil.rmtree(state, ignore_errors=True)
+            raise
+        self._states.append((time.monotonic(), state))
         self._link(content)
-        self._remove_all_but({folder.name, before})
+        self._remove_old()
 
     def _link(self, content: Mapping[str, bytes]) -> None:
+        """Let each file be found by its plain name as well."""
         for name in content:
             visible = self.path / name
             if not visible.is_symlink():
@@ -68,8 +77,8 @@ class ConfigFolder:
             if not visible.name.startswith("..") and visible.name not in content:
                 visible.unlink()
 
-    def _remove_all_but(self, kept: set[str | None]) -> None:
-        for entry in self.path.iterdir():
-            is_state = entry.name.startswith("..") and entry.is_dir() and not entry.is_symlink()
-            if is_state and entry.name not in kept:
-                shutil.rmtree(entry)
+    def _remove_old(self) -> None:
+        # A state was superseded when the one after it was written.
+        while len(self._states) > 1 and time.monotonic() - self._states[1][0] > KEPT_SECONDS:
+            _, state = self._states.popleft()
+            shutil.rmtree(state)
