@@ -124,8 +124,8 @@ def explain(error: BaseException) -> str:
     kind = type(error).__name__
     if kind == "InvalidProtobuf":
         return "the file is not an ONNX model, or is cut off (its protobuf cannot be parsed)"
-    if kind == "NoSuchFile":
-        return "the model refers to a file that is not there; models with external data are not supported"
+    if kind == "NoSuchFile" or "External data" in text:
+        return "the model keeps weights in another file (external data), which is not supported; save it as one file"
     return f"onnxruntime refuses it: {text[:500]}"
 
 

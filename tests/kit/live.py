@@ -1,4 +1,4 @@
-"""A real manager with real models in the test's own process, for what can only be seen from within: leases, sessions."""
+"""A real manager with real models in the test's own process, for what only shows from within: leases and sessions."""
 
 import asyncio
 import weakref
