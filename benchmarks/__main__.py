@@ -24,12 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peers", help="only these, by name, with commas between them")
     parser.add_argument("--mlserver", type=Path, help="Python of MLServer's environment")
     options = parser.parse_args(arguments)
+    before = machine.Usage.now()
     try:
         verdicts = list(_run(options))
     except Missing as missing:
         print(f"cannot measure: {missing}", file=sys.stderr)
         return 2
-    print()
+    print(f"\n{machine.Usage.now().since(before)}\n")
     for verdict in verdicts:
         print(verdict)
     return 0 if all(verdict.holds for verdict in verdicts) else 1

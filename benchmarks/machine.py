@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import resource
 import signal
 import socket
 import subprocess
@@ -20,6 +21,8 @@ from kit import memory, wire
 SERVER_CORE, LOAD_CORE = 0, 1
 _TICKS = os.sysconf("SC_CLK_TCK")
 _START_SECONDS = 60.0
+_QUIET = 0.03
+"""Share of the machine that others may use before the numbers are doubtful."""
 
 
 class Missing(Exception):
@@ -112,6 +115,39 @@ def versions(python: Path, names: Sequence[str]) -> dict[str, str]:
         [str(python), "-c", code, *names], check=True, capture_output=True, text=True
     )
     return dict(line.split() for line in found.stdout.splitlines())
+
+
+class Usage(NamedTuple):
+    """CPU seconds so far, of all cores together."""
+
+    all: float
+    """User and system time of everybody."""
+    ours: float
+    """Of this process and of its descendants that have ended."""
+    stolen: float
+    """What the hypervisor gave to others."""
+    capacity: float
+
+    @classmethod
+    def now(cls) -> "Usage":
+        ticks = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        user, nice, system, *_, stolen = (int(tick) / _TICKS for tick in ticks)
+        ours = sum(
+            used.ru_utime + used.ru_stime
+            for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        )
+        return cls(user + nice + system, ours, stolen, sum(int(tick) for tick in ticks) / _TICKS)
+
+    def since(self, before: "Usage") -> str:
+        """A sentence on whether the machine was quiet in between."""
+        everybody, ours, stolen, capacity = (a - b for a, b in zip(self, before, strict=True))
+        others = max(0.0, everybody - ours) / capacity
+        text = (
+            f"others used {others:.1%} of the machine, the hypervisor took {stolen / capacity:.1%}"
+        )
+        if others + stolen / capacity > _QUIET:
+            text += ": NOT QUIET, do not trust what needs a quiet machine"
+        return text
 
 
 class Machine(NamedTuple):
