@@ -1,5 +1,6 @@
 """What a person cares about in an engine's life: one event each, as JSON lines or through the supervisor's channel."""
 
+import contextlib
 import json
 import sys
 import time
@@ -10,6 +11,11 @@ Emit = Callable[..., None]
 
 
 def to_lines(event: str, **fields: Any) -> None:
-    """One JSON object on standard output."""
-    line = {"time": round(time.time(), 6), "event": event, **{k: v for k, v in fields.items() if v is not None}}
-    print(json.dumps(line, ensure_ascii=False), file=sys.stdout, flush=True)
+    """One JSON object on standard output. With no reader, or on a full disk, it is lost and the engine goes on."""
+    line = {
+        "time": round(time.time(), 6),
+        "event": event,
+        **{k: v for k, v in fields.items() if v is not None},
+    }
+    with contextlib.suppress(OSError):
+        print(json.dumps(line, ensure_ascii=False), file=sys.stdout, flush=True)

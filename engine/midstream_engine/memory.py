@@ -10,7 +10,7 @@ from pathlib import Path
 from midstream_engine.errors import LoadError
 
 NEW_FILE_FACTOR = 2.2
-"""Peak memory of loading a model, relative to its file (measured, `docs/decisions/0002-onnxruntime.md`)."""
+"""Peak memory of loading a model, relative to its file (measured, `docs/decisions/0003-onnxruntime.md`)."""
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3

@@ -2,7 +2,7 @@
 
 A session is created from the path of an immutable, verified copy: from a path onnxruntime releases the GIL
 while it loads, from bytes it holds it for about 1 ms per MB and requests wait. One thread per session
-makes answers independent of batch size and core count. Measured in `docs/decisions/0002-onnxruntime.md`.
+makes answers independent of batch size and core count. Measured in `docs/decisions/0003-onnxruntime.md`.
 """
 
 import os
