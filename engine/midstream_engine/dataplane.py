@@ -313,7 +313,7 @@ def _check_batch(rows: int, batch: int) -> None:
 def _is_accepted(content_type: bytes) -> bool:
     """JSON, with or without `format=pandas-records`; nothing at all counts as JSON.
 
-    Old clients send the header's name once more in its value; the product in the seeds takes it, so it is taken here.
+    Old clients send the header's name once more in its value: that is taken, too.
     """
     text = content_type.decode("latin-1").lower().replace(" ", "")
     text = text.removeprefix("content-type:")

@@ -70,7 +70,7 @@ def reasons(report: dict[str, Any]) -> list[str]:
 
 
 def pipelines(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """In the form of the product in the seeds (`GET /pipelines`)."""
+    """What `GET /pipelines` says."""
     if report["pipeline"] is None:
         return []
     serving = report["serving"]
@@ -84,7 +84,7 @@ def pipelines(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def models(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """In the form of the product in the seeds (`GET /models`)."""
+    """What `GET /models` says."""
     serving = report["serving"]
     return [
         {

@@ -4,7 +4,7 @@ Reading is strict: a request that does not fit is refused with the field, the ro
 request takes a fast way (one parse, one array, a few checks on it); only when that way meets something unexpected
 is the body looked at value by value, to say what is wrong.
 
-The answer echoes each row as it was sent. Its format is that of the product in the seeds: `docs/formats.md`.
+The answer echoes each row as it was sent; `docs/formats.md` has its format.
 """
 
 import json
