@@ -397,6 +397,8 @@ class Manager:
     def _retry(self, revision: Revision) -> None:
         if self.revisions.get(revision.id) is revision and revision.state is State.FAILED:
             revision.move(State.NEW)
+            # Its files are looked at again before anything is unloaded for it.
+            revision.prepared = False
             revision.error = None
             self._notify()
 

@@ -442,3 +442,27 @@ def test_retries_become_rarer() -> None:
 async def _soon(event: threading.Event) -> None:
     """Wait for something that happens in another thread."""
     assert await asyncio.to_thread(event.wait, 20)
+
+
+@story
+async def test_resource_preserving_fetches_again_before_it_unloads_again(tmp_path: Path) -> None:
+    """A copy that vanished between fetching and loading costs one pause, not one for every retry."""
+    stable, candidate = scaled(tmp_path, 1), scaled(tmp_path, 2)
+    gone = threading.Event()
+
+    def fetch(wanted: ResolvedModel, cancelled: Callable[[], bool]) -> None:
+        engine.cached(wanted, cancelled)
+        if wanted.name == "x2" and "freed" in engine.names(stable) and not gone.is_set():
+            gone.set()
+            sha256 = wanted.sha256
+            (tmp_path / "cache" / "sha256" / sha256[:2] / sha256).unlink()
+
+    async with live(tmp_path, "resource", fetch) as engine:
+        engine.wish(stable)
+        await engine.wait("serving", stable)
+        engine.wish(stable, candidate)
+        await engine.wait("refused", candidate, reason="NotCached")
+        await engine.wait("serving", stable)
+        await engine.wait("serving", candidate)
+        assert 2 == engine.names(stable).count("freed")
+        assert 1 == engine.pool.most

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from midstream_engine.policy import (
@@ -224,6 +224,9 @@ class World:
                 self.draining = 2
 
 
+# A busy machine is no reason to fail.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 NAMES = ("a", "b", "c")
 booleans = st.fixed_dictionaries(dict.fromkeys(NAMES, st.booleans()))
 
@@ -245,6 +248,7 @@ def worlds(draw: st.DrawFn, ready_at_most: int) -> World:
     return World(revisions, goal, serving, draw(booleans), draw(booleans))
 
 
+@unhurried
 @given(
     st.one_of(worlds(ready_at_most=1), worlds(ready_at_most=3)), st.sampled_from(sorted(POLICIES))
 )
@@ -259,6 +263,7 @@ def test_every_wish_comes_to_rest(world: World, policy: str) -> None:
         assert world.goal.stable not in good
 
 
+@unhurried
 @given(worlds(ready_at_most=3))
 def test_availability_preserving_always_serves_once_something_served(world: World) -> None:
     """There is no instant without a serving revision after the first."""
@@ -266,6 +271,7 @@ def test_availability_preserving_always_serves_once_something_served(world: Worl
     assert not world.lost
 
 
+@unhurried
 @given(worlds(ready_at_most=1))
 def test_resource_preserving_never_has_two_revisions_in_memory(world: World) -> None:
     """Neither two loaded ones, nor one loaded and one that is still being freed."""
