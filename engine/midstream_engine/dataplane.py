@@ -32,7 +32,6 @@ from midstream_engine.manager import Manager
 from midstream_engine.metrics import Counts
 from midstream_engine.records import Array, dumps
 from midstream_engine.revision import Loaded, Revision
-from midstream_engine.schema import list_fields
 from midstream_engine.settings import Settings
 from midstream_engine.steps import run_chain
 
@@ -259,11 +258,6 @@ class DataPlane:
         failed = [r.error for r in self._manager.revisions.values() if r.error is not None]
         said = f": {failed[0].message}" if failed else "; it is still loading"
         return NotReady(f"nothing serves yet{said}")
-
-    def expected(self) -> str:
-        """The fields a request needs, for messages."""
-        serving = self._manager.serving
-        return list_fields(serving.loaded.inputs) if serving and serving.loaded else "nothing yet"
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ import os
 # Telemetry starts a thread and writes files at import: this must come before the import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -126,6 +127,8 @@ def explain(error: BaseException) -> str:
         return "the file is not an ONNX model, or is cut off (its protobuf cannot be parsed)"
     if kind == "NoSuchFile" or "External data" in text:
         return "the model keeps weights in another file (external data), which is not supported; save it as one file"
+    # The path is the cache's, which says nothing to whoever wrote the manifest.
+    text = re.sub(r"Load model from \S+ failed:\s*", "", text)
     return f"onnxruntime refuses it: {text[:500]}"
 
 
