@@ -229,6 +229,7 @@ class Conductor:
         self.record = Record("Preparing", self.stable, new, time.time())
         self.record.stages["resolved"] = wanted.resolve_ms
         self._begin(new.revision)
+        self._forgiven = {(worker, one) for worker, one in self._forgiven if one != new.revision}
         first = Rollout(self.stable.revision, new.revision, self.sequence, Phase.PREPARING, now)
         self._attempt = Attempt(first, new, wanted.seen, self.record)
         self._move(self._attempt, Phase.PREPARING, now)

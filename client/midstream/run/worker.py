@@ -122,8 +122,8 @@ class Worker:
             self.restarts += 1
 
     def poke(self) -> None:
-        """Let the process look at the config folder now."""
-        if self._channel is not None:
+        """Let the process look at the config folder now; one that is starting looks by itself."""
+        if self._channel is not None and self.status is not None:
             self._channel.notify("poke", {})
 
     async def metrics(self) -> str | None:
