@@ -11,6 +11,7 @@ nothing that requests use: what they make is handed over with one assignment.
 
 import asyncio
 import enum
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,6 +46,11 @@ _MOVES = {
     State.FAILED: {State.NEW, State.UNLOADED},
     State.UNLOADED: set(),
 }
+
+
+_TIMED_RUNS = 3
+_LONG_RUN_NS = 20_000_000
+"""A model that takes longer is slow, however often it is timed."""
 
 
 class IllegalMoveError(RuntimeError):
@@ -216,18 +222,25 @@ class Loader:
             feed = dict(zeros(steps[0].inputs))
         rows = len(next(iter(feed.values())))
         try:
-            _, elapsed = run_chain(steps, feed, rows, self.warm_up_seconds)
+            run_chain(steps, feed, rows, self.warm_up_seconds)
             if not fixed:
-                # The first run pays for page faults: time the second. Two rows show a hidden fixed batch.
-                double = {name: np.concatenate([array, array]) for name, array in feed.items()}
+                # Two rows show a hidden fixed batch.
+                feed = {name: np.concatenate([array, array]) for name, array in feed.items()}
                 rows *= 2
-                _, elapsed = run_chain(steps, double, rows, self.warm_up_seconds)
+                run_chain(steps, feed, rows, self.warm_up_seconds)
+            # It ends, so it may be timed as requests run it. Any run may wait for the processor: the fastest tells.
+            fastest = math.inf
+            for _ in range(_TIMED_RUNS):
+                _, elapsed = run_chain(steps, feed, rows)
+                fastest = min(fastest, sum(elapsed))
+                if fastest > _LONG_RUN_NS:
+                    break
         except StepFailed as error:
             raise LoadError("WarmupFailed", f"warm-up failed: {error.message}") from error
         seconds = time.perf_counter() - start
         _add(stages, "warmed", seconds)
         tell("warmed", ms=_ms(seconds))
-        return sum(elapsed) // rows
+        return int(fastest) // rows
 
     def _verify(
         self, document: RevisionDocument, steps: list[Step], stages: dict[str, float], tell: Tell
