@@ -1,5 +1,6 @@
 """The protocol: framing and order, whatever the bytes are and however they are cut."""
 
+import asyncio
 import inspect
 import itertools
 import json
@@ -301,9 +302,13 @@ def test_a_websocket_is_answered_as_http(running: EngineProcess) -> None:
 
 def test_uvicorn_has_what_the_protocol_is_built_on() -> None:
     """Names every private part of uvicorn and httptools in use: when one of them changes, look at `protocol.py`."""
-    protocol = httptools_impl.HttpToolsProtocol(
-        Config(app=lambda: None, log_config=None), ServerState(), {}
-    )
+
+    async def made() -> httptools_impl.HttpToolsProtocol:
+        return httptools_impl.HttpToolsProtocol(
+            Config(app=lambda: None, log_config=None), ServerState(), {}
+        )
+
+    protocol = asyncio.run(made())
     assert vars(protocol).keys() >= {
         *("config", "loop", "parser", "server_state", "connections", "tasks", "transport", "flow"),
         *("pipeline", "headers", "expect_100_continue", "cycle", "timeout_keep_alive_task"),
