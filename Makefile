@@ -49,7 +49,7 @@ verify: setup ## Fail when crds/*.yaml is not what `make generate` writes
 
 ##@ Now and then
 .PHONY: bench soak train lock clean
-bench: setup ## Compare the engine with a floor and with MLServer (minutes; wants a quiet machine)
+bench: setup-dev ## Compare the engine with a floor and with MLServer (minutes; wants a quiet machine)
 	@scripts/environment.sh bench
 	@$(BIN)/python -m benchmarks $(ARGS)
 soak: setup-dev ## Run the long tests
