@@ -39,7 +39,7 @@ from midstream_engine.sessions import SessionPool
 from midstream_engine.settings import Settings
 from midstream_engine.source import Source
 
-_STATUS_SECONDS = 0.02
+_STATUS_SECONDS = 0.002
 """Between two reports to the supervisor, so that a burst of changes is one message."""
 
 
