@@ -263,3 +263,14 @@ def test_new_connections_are_refused_while_stopping(folder: Path) -> None:
                 pass  # until the workers have closed it
             connection.sendall(rest)
         assert service.process.wait(client.SECONDS) == 0
+
+
+def test_the_supervisor_loads_no_model_library() -> None:
+    """What a model can crash is not in the process that keeps the service alive."""
+    script = "import sys, midstream.run.main; print(*sorted(sys.modules))"
+
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+
+    assert not {"onnxruntime", "numpy", "fastapi", "uvicorn"} & set(ended.stdout.split())

@@ -13,8 +13,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from midstream.run.binding import CannotStart
 from midstream.run.console import Console
-from midstream.run.supervisor import CannotStart, Settings, Supervisor
+from midstream.run.supervisor import Settings, Supervisor
 from midstream_engine import memory
 
 
@@ -37,7 +38,7 @@ async def _serve(settings: Settings, console: Console) -> int:
 
 
 def _settings(args: argparse.Namespace, state: Path) -> Settings:
-    limit = args.memory_limit or memory.cgroup_limit()
+    limit = args.memory_limit or memory.cgroup_limit() or _machine_memory()
     processors = len(os.sched_getaffinity(0))
     return Settings(
         manifest=args.manifest,
@@ -50,8 +51,12 @@ def _settings(args: argparse.Namespace, state: Path) -> Settings:
         max_body=args.max_body,
         threads=args.threads or max(1, processors // args.workers),
         # Each worker holds the models once.
-        memory_limit=limit // args.workers if limit else None,
+        memory_limit=limit // args.workers,
     )
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @contextlib.contextmanager

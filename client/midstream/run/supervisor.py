@@ -6,7 +6,6 @@ the supervisor; a part that dies takes the whole down instead of leaving it half
 
 import asyncio
 import contextlib
-import errno
 import json
 import shutil
 import signal
@@ -20,6 +19,7 @@ from typing import Any
 
 from midstream.resolve import Resolved
 from midstream.run import exposition, fleet, greeting, rollout
+from midstream.run.binding import CannotStart, bind
 from midstream.run.chorus import Chorus, Event
 from midstream.run.conductor import Conductor, names
 from midstream.run.console import Console, duration, sentence
@@ -39,14 +39,6 @@ FIRST_DEATHS = 3
 JSON = "application/json"
 
 
-class CannotStart(Exception):
-    """The service cannot begin; the text says why and what would be right."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the command line says."""
@@ -61,7 +53,7 @@ class Settings:
     policy: str
     max_body: int
     threads: int
-    memory_limit: int | None
+    memory_limit: int
     """Of each worker, in bytes."""
 
 
@@ -390,38 +382,6 @@ class Supervisor:
             )
             for worker in self._workers:
                 worker.kill()
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that holds the address; it does not listen yet. Raises CannotStart."""
-    shown = f"{host}:{port}"
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError) as error:
-        text = f"cannot listen on {shown}: {host!r} is not a name or address that is known here"
-        raise CannotStart("BadHost", text) from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        why = {
-            "EADDRINUSE": ("PortInUse", "another process listens there; choose another --port"),
-            "EACCES": ("PortDenied", "not allowed; choose a --port of 1024 or above"),
-            "EADDRNOTAVAIL": (
-                "BadHost",
-                "this machine does not have that address; choose another --host",
-            ),
-        }
-        reason, text = why.get(
-            errno.errorcode.get(error.errno or 0, ""),
-            ("CannotListen", error.strerror or str(error)),
-        )
-        raise CannotStart(reason, f"cannot listen on {shown}: {text}") from error
-    return listener
 
 
 def _json(status: int, content: Any) -> dict[str, Any]:

@@ -42,7 +42,8 @@ class Launch:
     policy: str
     max_body: int
     threads: int
-    memory_limit: int | None
+    memory_limit: int
+    """Bytes, for each worker."""
 
     def command(self, number: int, channel_fd: int) -> list[str]:
         """Return the command line of worker `number`."""
@@ -58,9 +59,8 @@ class Launch:
             "policy": self.policy,
             "max-body": self.max_body,
             "threads": self.threads,
+            "memory-limit": self.memory_limit,
         }
-        if self.memory_limit is not None:
-            options["memory-limit"] = self.memory_limit
         return command + [
             word for name, value in options.items() for word in (f"--{name}", str(value))
         ]
