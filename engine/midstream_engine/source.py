@@ -6,6 +6,7 @@ Polling survives every way of changing a folder (the kubelet's link swap, rename
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import stat
@@ -57,10 +58,10 @@ class Source:
         """Look at the folder until cancelled: at once when poked, else every `POLL_SECONDS`."""
         while True:
             self.look()
-            try:
-                await asyncio.wait_for(self._poked.wait(), POLL_SECONDS)
-            except TimeoutError:
-                continue
+            # Not wait_for: Python 3.11's loses a cancellation that comes together with the event.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._poked.wait()
             self._poked.clear()
 
     def poke(self) -> None:
@@ -161,9 +162,11 @@ def _assignment(
     try:
         data = _bytes(root, names.ASSIGNMENT_FILE)
     except ConfigError as error:
-        if error.reason == "ConfigMissing":
-            return None
-        raise
+        if error.reason != "ConfigMissing":
+            raise
+        # Whoever swaps folders may remove the old one between two reads: then this says nothing.
+        _bytes(root, names.INDEX_FILE)
+        return None
     assignment = _parse(Assignment, names.ASSIGNMENT_FILE, data)
     if (assignment.uid, assignment.sequence) != (index.uid, index.sequence):
         raise ConfigError(

@@ -1,5 +1,6 @@
 """The config folder: what is obeyed, what is refused with which reason, and what heals."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -462,3 +463,18 @@ def test_read_gives_the_bytes_of_the_index(watched: Watched) -> None:
     reading = read(watched.path)
     assert (watched.path / names.INDEX_FILE).read_bytes() == reading.index
     assert reading.assignment_error is None
+
+
+def test_a_source_that_is_poked_and_cancelled_at_once_ends(tmp_path: Path) -> None:
+    """An engine that is told to stop in the moment of a change stops."""
+
+    async def poke_and_cancel() -> None:
+        source = Watched(tmp_path).source
+        running = asyncio.create_task(source.run())
+        await asyncio.sleep(0)
+        source.poke()
+        running.cancel()
+        await asyncio.wait((running,), timeout=5)
+        assert running.cancelled()
+
+    asyncio.run(poke_and_cancel())
