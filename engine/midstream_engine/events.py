@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 Emit = Callable[..., None]
+"""emit(event, **fields): something a person cares about happened."""
 
 
 def to_lines(event: str, **fields: Any) -> None:

@@ -91,6 +91,7 @@ class Engine:
         self._arguments = arguments
         self._stopping = asyncio.Event()
         self._channel: Channel | None = None
+        self.source: Source | None = None
         self._worker: int | None = arguments.worker
 
     async def run(self) -> int:
@@ -126,7 +127,7 @@ class Engine:
             asyncio.create_task(self.source.run(), name="source"),
             asyncio.create_task(self._push_status(), name="status"),
         ]
-        serving = [asyncio.create_task(each.serve(), name="listener") for each in listeners]
+        serving = [asyncio.create_task(self._serve(each), name="listener") for each in listeners]
         stop = asyncio.create_task(self._stopping.wait(), name="stop")
         self._emit("started", worker=self._worker)
         gc.collect()
@@ -148,6 +149,20 @@ class Engine:
             # A dead part would leave the engine half alive: end it, and say which part it was.
             raise RuntimeError(f"the {task.get_name()} task died") from task.exception()
         return 0
+
+    async def _serve(self, listener: Listener) -> None:
+        if self._arguments.listen_fd is not None:
+            # The socket is the supervisor's and its queue is open: callers wait there while a worker starts, and are
+            # not turned away. A revision that cannot be loaded ends the wait, so that somebody says why.
+            waits = [
+                asyncio.create_task(self.manager.settles()),
+                asyncio.create_task(self._stopping.wait()),
+            ]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for each in waits:
+                each.cancel()
+        if not self._stopping.is_set():
+            await listener.serve()
 
     def _listeners(self, gate: Gate) -> list[Listener]:
         arguments, settings = self._arguments, self._settings
@@ -174,12 +189,17 @@ class Engine:
         self._channel = await Channel.open(
             self._arguments.channel_fd,
             {
-                "poke": lambda _: self.source.poke(),
+                "poke": lambda _: self._poke(),
                 "drain": lambda _: self._stopping.set(),
                 "metrics": lambda _: {"body": self.exposition.render()},
             },
         )
         self._orphaned = asyncio.create_task(self._stop_when_orphaned(self._channel))
+
+    def _poke(self) -> None:
+        # Before there is a source, its first look is still to come.
+        if self.source is not None:
+            self.source.poke()
 
     async def _stop_when_orphaned(self, channel: Channel) -> None:
         await channel.closed.wait()
@@ -188,7 +208,7 @@ class Engine:
     # What is told, and to whom
 
     def report(self) -> dict[str, Any]:
-        error = self.source.error
+        error = self.source.error if self.source else None
         return {
             **self.manager.report(),
             "config": {

@@ -18,9 +18,10 @@ from typing import Any
 from midstream_api.engineconfig import ResolvedModel, RevisionDocument
 from midstream_engine import memory
 from midstream_engine.errors import LoadError, contained
+from midstream_engine.events import Emit
 from midstream_engine.marks import Marks
 from midstream_engine.policy import Action, Goal, Load, Policy, Prepare, Serve, Snapshot, Unload
-from midstream_engine.revision import Loaded, Loader, Revision, State, Tell
+from midstream_engine.revision import Loaded, Loader, Revision, State
 from midstream_engine.schema import Field, differences
 
 Fetch = Callable[[ResolvedModel, Callable[[], bool]], None]
@@ -52,7 +53,7 @@ class Manager:
         fetch: Fetch,
         policy: Policy,
         marks: Marks,
-        emit: Callable[..., None],
+        emit: Emit,
     ) -> None:
         self._loader = loader
         self._fetch = fetch
@@ -64,9 +65,11 @@ class Manager:
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._served = asyncio.Event()
+        self._settled = asyncio.Event()
         self._frees: set[asyncio.Task[None]] = set()
         self._freeing: set[Revision] = set()
-        self._job: Future[Any] | None = None
+        self._jobs: set[Future[Any]] = set()
+        """What the loading thread has been given and not done yet."""
         self._closing = False
         self._killer = marks.found
         self._asked = 0.0
@@ -159,7 +162,7 @@ class Manager:
             task.cancel()
         await asyncio.gather(*self._frees, return_exceptions=True)
         self.serving = None
-        done = self._job is None or self._job.done()
+        done = not self._jobs
         if done:
             for revision in self.revisions.values():
                 if revision.loaded is not None:
@@ -180,6 +183,10 @@ class Manager:
         """Wait until anything in `report` may have changed."""
         await self._changed.wait()
         self._changed.clear()
+
+    async def settles(self) -> None:
+        """Wait until a revision serves, or the stable one has failed."""
+        await self._settled.wait()
 
     async def serves(self) -> None:
         """Wait until a revision serves."""
@@ -243,6 +250,7 @@ class Manager:
         # The swap: requests take this reference once each, so none sees both.
         self.serving = revision
         self._served.set()
+        self._settled.set()
         assert revision.loaded is not None
         self._shown = (revision.loaded.inputs, revision.loaded.outputs)
         if old is not None:
@@ -304,14 +312,16 @@ class Manager:
         revision.stages["fetched"] = (time.perf_counter() - start) * 1e3
 
     async def _in_load_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        self._job = self._load_thread.submit(function, *args)
-        return await asyncio.wrap_future(self._job)
+        job = self._load_thread.submit(function, *args)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+        return await asyncio.wrap_future(job)
 
     def _verify_files(self, revision: Revision) -> None:
         for step in revision.document.steps:
             self._loader.verified_path(step.model.sha256)
 
-    def _load_in_thread(self, revision: Revision, candidate: bool, tell: Tell) -> Loaded:
+    def _load_in_thread(self, revision: Revision, candidate: bool, tell: Emit) -> Loaded:
         loaded = failure = None
         try:
             if candidate:
@@ -372,6 +382,8 @@ class Manager:
         if error.reason == "ModelDoesNotFit" and self._freeing:
             # There will be more room when what drains now is gone.
             error = LoadError(error.reason, error.message, transient=True)
+        if self.wish is not None and revision.id == self.wish.goal.stable:
+            self._settled.set()
         revision.fail(error)
         revision.attempts += 1
         self.failures[error.reason] = self.failures.get(error.reason, 0) + 1
@@ -405,7 +417,7 @@ class Manager:
     def _tell(self, revision: Revision, event: str, **fields: Any) -> None:
         self._emit(event, revision=revision.id, version=revision.document.version, **fields)
 
-    def _threadsafe_tell(self, revision: Revision) -> Tell:
+    def _threadsafe_tell(self, revision: Revision) -> Emit:
         loop = asyncio.get_running_loop()
 
         def tell(event: str, **fields: Any) -> None:

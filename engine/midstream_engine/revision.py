@@ -23,6 +23,7 @@ import numpy as np
 from midstream_api.engineconfig import ResolvedStep, RevisionDocument
 from midstream_engine import memory
 from midstream_engine.errors import BadInput, LoadError, StepFailed, contained
+from midstream_engine.events import Emit
 from midstream_engine.records import Reader, Writer, dumps
 from midstream_engine.schema import Field
 from midstream_engine.sessions import SessionPool, zeros
@@ -135,10 +136,6 @@ class Revision:
         }
 
 
-Tell = Callable[..., None]
-"""tell(event, **fields): something a person cares about happened."""
-
-
 @dataclass(frozen=True, slots=True)
 class Loader:
     """Loads revisions, in its caller's thread."""
@@ -151,7 +148,7 @@ class Loader:
     memory_limit: int | None
     warm_up_seconds: float
 
-    def load(self, document: RevisionDocument, stages: dict[str, float], tell: Tell) -> Loaded:
+    def load(self, document: RevisionDocument, stages: dict[str, float], tell: Emit) -> Loaded:
         """Hash, build, warm up and verify. Raises LoadError; then no session is left behind."""
         steps: list[Step] = []
         try:
@@ -175,7 +172,7 @@ class Loader:
             # The session must die here, in this thread, not with the last reader of the step.
             del step.session
 
-    def _build(self, step: ResolvedStep, stages: dict[str, float], tell: Tell) -> Step:
+    def _build(self, step: ResolvedStep, stages: dict[str, float], tell: Emit) -> Step:
         model = step.model
         start = time.perf_counter()
         path = self.verified_path(model.sha256)
@@ -210,7 +207,7 @@ class Loader:
         return bound
 
     def _warm_up(
-        self, document: RevisionDocument, steps: list[Step], stages: dict[str, float], tell: Tell
+        self, document: RevisionDocument, steps: list[Step], stages: dict[str, float], tell: Emit
     ) -> int:
         """Run one row through all steps: golden rows where there are some, else zeros."""
         start = time.perf_counter()
@@ -243,7 +240,7 @@ class Loader:
         return int(fastest) // rows
 
     def _verify(
-        self, document: RevisionDocument, steps: list[Step], stages: dict[str, float], tell: Tell
+        self, document: RevisionDocument, steps: list[Step], stages: dict[str, float], tell: Emit
     ) -> None:
         start = time.perf_counter()
         rows = 0

@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+def _processors() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     config: Path
@@ -20,12 +25,13 @@ class Settings:
     max_buffered: int = 256 << 20
     """Bytes of all request bodies that are arriving or waiting."""
     max_connections: int = 4096
-    threads: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
+    threads: int = field(default_factory=lambda: min(4, _processors()))
     """For batches that would keep the event loop busy."""
     max_queued: int = 64
     """Large batches that wait for a thread."""
-    inline_ns: int = 1_000_000
-    """Work estimated to take less runs on the event loop: a hop to a thread costs 50 µs."""
+    inline_ns: int = field(default_factory=lambda: 1_000_000 if _processors() > 1 else 5_000_000)
+    """Work estimated to take less runs on the event loop: a hop to a thread costs 50 µs, and with one processor it wins
+    nothing but turns for small requests."""
     infer_seconds: float = 30.0
     """The longest one step may run for a request."""
     warm_up_seconds: float = 120.0

@@ -41,15 +41,7 @@ def kill(service: Service, worker: int, number: int = signal.SIGKILL) -> int:
     return service.wait_for("worker_died", after=heard, worker=worker)
 
 
-ALONE = pytest.param(
-    1,
-    marks=pytest.mark.xfail(
-        reason="a starting worker takes connections before it serves and answers 503"
-    ),
-)
-
-
-@pytest.mark.parametrize("count", [ALONE, 2])
+@pytest.mark.parametrize("count", [1, 2])
 def test_a_killed_worker_comes_back_and_new_connections_wait_for_it(
     folder: Path, count: int
 ) -> None:
