@@ -5,6 +5,7 @@ one and its downloads. Decides nothing: what to do with a wish is the supervisor
 """
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -72,6 +73,10 @@ def wish(
     return Wish(resolved, manifest, seen, (time.monotonic() - seen) * 1e3)
 
 
+_NICENESS = 5
+"""Of the thread that reads and resolves: where processors are few, requests come first."""
+
+
 class Wishes:
     """At most one look at the manifest counts: the newest. Used from the event loop's thread."""
 
@@ -106,6 +111,7 @@ class Wishes:
                 loop.call_soon_threadsafe(unless_given_up)
 
         def look() -> None:
+            os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)  # on Linux: of this thread
             outcome = wish(
                 self._path,
                 self._cache,
