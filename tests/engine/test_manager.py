@@ -187,6 +187,26 @@ async def test_an_engine_that_is_told_to_end_takes_its_mark_with_it(tmp_path: Pa
     assert not (engine.state / MARK_FILE).exists()
 
 
+@story
+async def test_an_end_does_not_wait_for_a_load_that_a_free_waits_for(tmp_path: Path) -> None:
+    """A revision drains while another loads: its free stands behind the load, which is left behind."""
+    old, new = scaled(tmp_path, 1), scaled(tmp_path, 2)
+    hangs = document(model(models.hangs(tmp_path / "hangs.onnx")))
+    async with live(tmp_path, warm_up_seconds=3.0) as engine:
+        engine.wish(old)
+        await engine.wait("serving", old)
+        used = engine.revision(old)
+        used.leases += 1
+        engine.wish(new)
+        await engine.wait("serving", new)
+        engine.wish(new, hangs)
+        await engine.wait("loaded", hangs)
+        used.release()
+        await engine.wait("drained", old)
+    assert engine.pool.has(hangs.steps[0].model.sha256)
+    assert not (engine.state / MARK_FILE).exists()
+
+
 class SlowFetch:
     """A source that does not answer before it is let go, and looks at `cancelled` meanwhile."""
 
