@@ -55,7 +55,8 @@ def inspect(resolved: Resolved) -> tuple[Schema, list[str]]:
     Runs the engine's inspection as a process of its own: a model that kills it kills nothing else.
     """
     paths = list(dict.fromkeys(str(one.path) for one in resolved.models))
-    command = [sys.executable, "-m", "midstream_engine", "inspect", *paths]
+    # -P: what lies in the folder where the user stands must not shadow a library.
+    command = [sys.executable, "-P", "-m", "midstream_engine", "inspect", *paths]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=INSPECT_TIMEOUT_S
@@ -155,11 +156,16 @@ def look(url: str, *, required: bool) -> Running | None:
 
 
 def _get(url: str) -> Any:
-    parts = urlsplit(url)
+    wrong = f"{url!r} is not the address of an engine; write http://host:port"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ObserveError(wrong) from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ObserveError(f"{url!r} is not the address of an engine; write http://host:port")
+        raise ObserveError(wrong)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=TIMEOUT_S)
+    connection = kind(parts.hostname, port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", parts.path, headers={"Accept": "application/json"})
         return json.loads(connection.getresponse().read(MAX_STATUS_BYTES))

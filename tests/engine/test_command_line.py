@@ -350,6 +350,28 @@ def test_plan_against_something_else_is_an_error(
     assert (code, errors) == (1, f"what answers at {url} is not a Midstream engine\n")
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "http://127.0.0.1:99999", "http://[::1"])
+def test_plan_against_what_is_no_address_is_an_error(
+    folder: Path, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    """The message shows the form of one."""
+    code, _, errors = run(
+        capsys, "plan", folder / "pipeline.yaml", "--cache", folder / "cache", "--against", url
+    )
+    assert (code, errors.partition("; ")[2]) == (1, "write http://host:port\n")
+
+
+def test_plan_is_not_led_astray_by_what_lies_in_the_folder(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user's own `numpy.py` is not what the inspection of the models imports."""
+    with serving(folder) as url:
+        (folder / "numpy.py").write_text("raise SystemExit('not the library')\n")
+        monkeypatch.chdir(folder)
+        code, said = plan(capsys, folder, url, Path("pipeline.yaml"))
+    assert (code, said["action"]) == (0, "nothing")
+
+
 def test_plan_of_a_broken_manifest_says_what_is_wrong(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
