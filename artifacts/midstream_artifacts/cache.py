@@ -200,7 +200,8 @@ class Cache:
         for path in [*self.root.glob("partial/*"), *self.root.glob("locks/*")]:
             lock = self.root / "locks" / path.name.partition(".")[0]
             if _modified(path) < before and (descriptor := locks.try_acquire(lock)) is not None:
-                path.unlink(missing_ok=True)
+                if path != lock:  # releasing removes that, once: a second time it may be another's
+                    path.unlink(missing_ok=True)
                 locks.release(lock, descriptor)
 
     def _not_cached(self, sha256: str) -> NotCached:
