@@ -2,7 +2,7 @@
 
 One folder holds `index.json`, one document for each revision, and the engine's assignment beside them. It is
 the same folder whether the kubelet projects it, `midstream run` writes it or an edge engine unpacks it
-from a bundle. `docs/config-folder.md` shows an example.
+from a bundle. Every document says `schemaVersion: 1`; another one is refused. `docs/config-folder.md` shows an example.
 """
 
 from typing import Annotated, Literal

@@ -15,9 +15,6 @@ API_VERSION = f"{GROUP}/{VERSION}"
 PIPELINE_KIND = "Pipeline"
 PIPELINE_PLURAL = "pipelines"
 
-CONFIG_SCHEMA_VERSION = 1
-"""`schemaVersion` of every document in the config folder. An engine accepts this one only."""
-
 INDEX_FILE = "index.json"
 """The config folder's table of contents: which revisions there are, which one is stable."""
 

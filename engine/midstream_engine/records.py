@@ -270,7 +270,7 @@ class Writer:
     ) -> bytes:
         """The body of the answer.
 
-        outputs: one array for each output field, each with as many rows as `echo` has. time_ms: of the request, since
+        outputs: one array for each output field, each with as many rows as `echo` has. time_ms: of the answer, since
         the epoch. elapsed: nanoseconds, first of reading the request, then of each step.
         """
         tail = b"%b%b%b" % (

@@ -137,7 +137,6 @@ class Listener:
                 timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
             )
         )
-        self._sweep_task: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
         sweep = asyncio.create_task(self._sweep())

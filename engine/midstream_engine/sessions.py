@@ -196,7 +196,3 @@ def zeros(fields: Sequence[Field]) -> Mapping[str, np.ndarray[Any, Any]]:
         )
         for field in fields
     }
-
-
-def runtime_version() -> str:
-    return str(onnxruntime.__version__)
