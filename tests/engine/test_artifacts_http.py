@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kit import certificate
 from kit import origin as kit
 from kit.origin import Origin
 from midstream_artifacts import errors
@@ -26,7 +27,6 @@ DIGEST = hashlib.sha256(DATA).hexdigest()
 OTHER_DIGEST = hashlib.sha256(OTHER).hexdigest()
 CUT = 250_000
 QUICK = Patience(attempts=3, backoff_s=0.001, retry_after_limit_s=0.001)
-TLS = Path(__file__).with_name("test_artifacts_tls.pem")
 
 
 @pytest.fixture(autouse=True)
@@ -265,10 +265,16 @@ def test_redirect_elsewhere(origin: Origin, cache: Cache, where: str) -> None:
 
 
 @pytest.fixture
-def secure() -> Iterator[Origin]:
-    """Return a running https server whose certificate no system trusts."""
+def tls(tmp_path: Path) -> Path:
+    """Return a certificate that no system trusts, and its key."""
+    return certificate.write(tmp_path / "tls.pem")
+
+
+@pytest.fixture
+def secure(tls: Path) -> Iterator[Origin]:
+    """Return a running https server with that certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(TLS)
+    context.load_cert_chain(tls)
     with Origin(context).running() as server:
         yield server
 
@@ -280,18 +286,20 @@ def test_certificate_is_checked(secure: Origin, cache: Cache) -> None:
     assert not caught.value.transient
 
 
-def test_private_authority(secure: Origin, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_authority(
+    secure: Origin, cache: Cache, tls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An authority that the environment names is trusted, and broken transfers are resumed."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(TLS))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls))
     uri = secure.serve("/rf.onnx", kit.file(DATA, cut=CUT), kit.file(DATA))
     assert get(uri, cache).sha256 == DIGEST
 
 
 def test_downgrade_is_refused(
-    secure: Origin, origin: Origin, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    secure: Origin, origin: Origin, cache: Cache, tls: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A redirect from https to http is not followed."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(TLS))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls))
     uri = secure.serve("/a", kit.status(302, {"Location": origin.serve("/b", kit.file(DATA))}))
     with pytest.raises(errors.SourceRefused, match="from https to http"):
         get(uri, cache)
