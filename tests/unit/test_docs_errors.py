@@ -79,6 +79,15 @@ def test_every_reason_of_the_code_is_explained() -> None:
     )
 
 
+def test_every_reason_of_the_command_line_is_explained() -> None:
+    """With what to do, in the page on running or in that on manifests."""
+    pages = "".join((ROOT / "docs" / name).read_text() for name in ("running.md", "manifest.md"))
+    modules = (ROOT / "client").rglob("*.py")
+    reasons = set().union(*(strings(module) for module in modules))
+    assert {"PortInUse", "InvalidManifest", "DocumentTooLarge"} <= reasons
+    assert {reason for reason in reasons if f"`{reason}`" not in pages} == set()
+
+
 def test_every_explained_reason_is_in_the_code() -> None:
     """A reason that is gone leaves the page, too."""
     known = reasons_of_the_engine() | reasons_of_artifacts() | set(reasons_of_requests())
