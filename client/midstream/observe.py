@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from midstream.resolve import Resolved
 from midstream_api.engineconfig import ResolvedModel
+from midstream_api.pipeline import Missing
 
 TIMEOUT_S = 5.0
 MAX_STATUS_BYTES = 16 << 20
@@ -120,6 +121,11 @@ def _renamed(model: ResolvedModel, own: Fields) -> Fields:
             )
         if place in renamed:
             raise ValueError(f"inputs has two entries for the model's {own[place]['name']!r}")
+        if each.missing is Missing.ALLOW and not own[place]["dtype"].startswith("float"):
+            raise ValueError(
+                f"input {each.name!r} has `missing: Allow`, which needs a float; "
+                f"the model takes {own[place]['dtype']}"
+            )
         renamed[place] = {**own[place], "name": each.name}
     return [renamed[place] for place in sorted(renamed)]
 

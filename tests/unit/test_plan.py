@@ -10,7 +10,7 @@ from midstream.observe import Running, Schema
 from midstream.resolve import Resolved, StepModel
 from midstream_api import version
 from midstream_api.engineconfig import ResolvedModel, ResolvedStep, RevisionDocument
-from midstream_api.pipeline import InputField
+from midstream_api.pipeline import InputField, Missing
 
 TENSOR = {"name": "tensor", "dtype": "float32", "shape": [18]}
 VARIABLE = {"name": "variable", "dtype": "float32", "shape": [1]}
@@ -222,6 +222,16 @@ def test_steps_that_do_not_connect_are_told() -> None:
     _, faults = _composed(PREPARE, RF, reports=[report, report])
     assert faults == [
         "step b takes 'tensor' (float32[18]), the step before it gives 'variable' (float32[1])"
+    ]
+
+
+def test_missing_values_need_a_float() -> None:
+    """The engine would refuse it, so the plan says so."""
+    whole = {"inputs": [{**TENSOR, "dtype": "int64"}], "outputs": [VARIABLE]}
+    allowed = _model("rf", inputs=[InputField(name="tensor", missing=Missing.ALLOW)])
+    _, faults = _composed(allowed, reports=[whole])
+    assert faults == [
+        "step a: input 'tensor' has `missing: Allow`, which needs a float; the model takes int64"
     ]
 
 
