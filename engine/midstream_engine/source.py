@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -74,7 +74,7 @@ class Source:
             return
         self._signature = None if abs(time.time() - newest) < _RACY_SECONDS else signature
         try:
-            reading = read(self._folder)
+            reading = read(self._folder, self._last[0].documents if self._last else {})
             self._check_order(reading)
         except ConfigError as error:
             if error.reason in _AGAIN:
@@ -130,12 +130,17 @@ class Reading:
     assignment_error: ConfigError | None
 
 
-def read(folder: Path) -> Reading:
-    """Read and check the whole folder. Raises ConfigError for all but the assignment."""
+def read(folder: Path, known: Mapping[str, RevisionDocument] | None = None) -> Reading:
+    """Read and check the whole folder. Raises ConfigError for all but the assignment.
+
+    known: documents read before, by revision; their content need not be understood again.
+    """
     root = _resolved(folder)
     index_bytes = _bytes(root, names.INDEX_FILE)
     index = _parse(Index, names.INDEX_FILE, index_bytes)
-    documents = {entry.revision: _document(root, index, entry) for entry in index.entries()}
+    documents = {
+        entry.revision: _document(root, index, entry, known or {}) for entry in index.entries()
+    }
     stable = index.stable.revision
     goal = Goal(hold=(stable,), serve=stable, stable=stable)
     assignment, assignment_error = None, None
@@ -183,7 +188,9 @@ def _assignment(
     return assignment
 
 
-def _document(root: Path, index: Index, entry: IndexEntry) -> RevisionDocument:
+def _document(
+    root: Path, index: Index, entry: IndexEntry, known: Mapping[str, RevisionDocument]
+) -> RevisionDocument:
     data = _bytes(root, entry.document)
     digest = hashlib.sha256(data).hexdigest()
     if digest != entry.sha256:
@@ -192,6 +199,13 @@ def _document(root: Path, index: Index, entry: IndexEntry) -> RevisionDocument:
             f"{entry.document} has the SHA-256 {digest[:12]}…, {names.INDEX_FILE} says {entry.sha256[:12]}…: "
             "waiting for the rest",
         )
+    document = known.get(digest[:16])
+    if document is not None and (entry.revision, entry.version, index.pipeline) == (
+        digest[:16],
+        document.version,
+        document.pipeline,
+    ):
+        return document
     document = _parse(RevisionDocument, entry.document, data)
     if entry.revision != digest[:16]:
         raise ConfigError(
@@ -265,17 +279,22 @@ def _unreadable(path: Path, error: Exception) -> ConfigError:
 
 
 def _signature(folder: Path) -> tuple[object, float]:
-    """What changes whenever a file of the folder does, and the newest time of change (seconds since the epoch)."""
+    """What changes whenever the folder does, and the newest time of change (seconds since the epoch).
+
+    Behind the link, a change is another target: what a link leads to is never edited in place. Without it, every file
+    is looked at.
+    """
     try:
-        root = os.path.realpath(folder / names.DATA_LINK)
-        if not Path(root).is_dir():
-            root = str(folder)
-        with os.scandir(root) as entries:
+        with contextlib.suppress(FileNotFoundError):
+            link = folder / names.DATA_LINK
+            target, behind = link.readlink(), link.stat()
+            return (target, behind.st_ino, behind.st_ctime_ns), 0.0
+        with os.scandir(folder) as entries:
             files = sorted((entry.name, *_identity(entry)) for entry in entries)
     except OSError as error:
         return (type(error), error.errno), 0.0
     newest = max((changed for *_, changed in files), default=0)
-    return (root, files), newest / 1e9
+    return (str(folder), files), newest / 1e9
 
 
 def _identity(entry: "os.DirEntry[str]") -> tuple[int, int, int, int]:
