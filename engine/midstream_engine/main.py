@@ -23,7 +23,7 @@ from midstream_artifacts.cache import Cache
 from midstream_artifacts.errors import ArtifactError
 from midstream_artifacts.fetch import fetch
 from midstream_artifacts.sources import Source as Address
-from midstream_engine import events, memory
+from midstream_engine import events, memory, scheduling
 from midstream_engine.channel import Channel
 from midstream_engine.dataplane import DataPlane
 from midstream_engine.errors import ConfigError, LoadError
@@ -58,8 +58,9 @@ def main(argv: list[str] | None = None) -> int:
         **{name: value for name in _OPTIONAL if (value := getattr(arguments, name)) is not None},
     )
     memory.fix_allocator()
+    scheduling.answer_at_once()
     # The default of 5 ms is how long a request may wait for the GIL behind a busy Python thread.
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.0001)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(Engine(settings, arguments).run())
     if threading.active_count() > 1:

@@ -8,7 +8,6 @@ threads, one that fetches and one that loads and frees.
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from midstream_api.engineconfig import ResolvedModel, RevisionDocument
-from midstream_engine import memory
+from midstream_engine import memory, scheduling
 from midstream_engine.errors import LoadError, contained
 from midstream_engine.events import Emit
 from midstream_engine.marks import Marks
@@ -29,9 +28,6 @@ Fetch = Callable[[ResolvedModel, Callable[[], bool]], None]
 
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Waits between tries of a load that failed transiently."""
-
-_NICENESS = 5
-"""Of the loading thread: on a busy core requests come first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +56,12 @@ class Manager:
         self._policy = policy
         self._marks = marks
         self._emit = emit
-        self._load_thread = ThreadPoolExecutor(1, "midstream-load", initializer=_be_nice)
-        self._fetch_thread = ThreadPoolExecutor(1, "midstream-fetch", initializer=_be_nice)
+        self._load_thread = ThreadPoolExecutor(
+            1, "midstream-load", initializer=scheduling.yield_to_requests
+        )
+        self._fetch_thread = ThreadPoolExecutor(
+            1, "midstream-fetch", initializer=scheduling.yield_to_requests
+        )
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._served = asyncio.Event()
@@ -103,6 +103,9 @@ class Manager:
                 self._add(name)
         if wish.allow_schema_change:
             self._retry_all("SchemaChanged")
+        if self.serving is None and wish.goal.stable in self.revisions:
+            # The last resort, and somebody has changed something since it failed.
+            self._retry(self.revisions[wish.goal.stable])
         self._notify()
 
     def _add(self, name: str) -> None:
@@ -437,12 +440,6 @@ def _schema_changed(changes: list[str]) -> LoadError:
         f"the swap would change what callers see: {'; '.join(changes)}; "
         "set spec.rollout.allowSchemaChange: true if that is wanted",
     )
-
-
-def _be_nice() -> None:
-    # A sandbox that forbids it must not cost the thread.
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
 
 
 def _models(revision: Revision) -> str:
