@@ -56,7 +56,7 @@ class Cache:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        self._prepared = False
+        self._swept = False
 
     def get(self, sha256: str) -> Artifact | None:
         """Return the copy with this digest, or None. Does not hash it: see `verified_path`."""
@@ -184,13 +184,13 @@ class Cache:
         return self.root / "sha256" / sha256[:2] / sha256
 
     def _prepare(self) -> None:
-        if self._prepared and self.root.is_dir():
-            return
+        # Each time: people empty caches, with or without the folder, while others use them.
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("sha256", "partial", "seen", "tmp", "locks"):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
-        self._remove_stale(time.time() - _STALE_S)
-        self._prepared = True
+        if not self._swept:
+            self._remove_stale(time.time() - _STALE_S)
+            self._swept = True
 
     def _remove_stale(self, before: float) -> None:
         """Remove what processes that died before `before` (seconds since the epoch) left behind."""

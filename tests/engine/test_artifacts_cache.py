@@ -123,6 +123,14 @@ def test_removed_folder_is_made_again(cache: Cache, source: Source) -> None:
     assert resolve(source, cache).path.exists()
 
 
+def test_emptied_folder_is_filled_again(cache: Cache, source: Source) -> None:
+    """The same where the folder itself stays, as after `rm -rf cache/*`."""
+    resolve(source, cache)
+    for entry in cache.root.iterdir():
+        subprocess.run(["rm", "-rf", str(entry)], check=True)
+    assert resolve(source, cache).path.exists()
+
+
 @pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
 def test_digest_at_the_borders_of_a_chunk(cache: Cache, tmp_path: Path, size: int) -> None:
     """Hashing in chunks gives the digest of the whole."""
