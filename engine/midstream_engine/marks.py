@@ -32,6 +32,8 @@ class Marks:
         """Name the candidate, on the disk before this returns."""
         temporary = self._path.with_suffix(".tmp")
         with self._writing():
+            # What clears old files out of /tmp takes the folder of a long run with it.
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("w") as file:
                 json.dump({"revision": revision, "at": time.time()}, file)
                 file.flush()

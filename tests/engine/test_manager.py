@@ -145,18 +145,19 @@ async def test_an_unforeseen_error_fails_the_revision_and_not_the_engine(tmp_pat
 
 @story
 async def test_a_candidate_is_not_touched_without_a_mark(tmp_path: Path) -> None:
-    """With no state folder it is refused for now, and loaded when the folder is back."""
+    """With a file in the state folder's place it is refused for now, and loaded when that is gone."""
     stable, candidate = scaled(tmp_path, 1), scaled(tmp_path, 2)
     async with live(tmp_path) as engine:
         engine.wish(stable)
         await engine.wait("serving", stable)
         engine.state.rmdir()
+        engine.state.touch()
         engine.wish(stable, candidate)
         told = await engine.wait("refused", candidate, reason="StateUnwritable")
         assert str(engine.state) in told["message"]
         assert 1 == engine.pool.created
         assert engine.revision(candidate).report()["transient"]
-        engine.state.mkdir()
+        engine.state.unlink()
         await engine.wait("serving", candidate)
 
 

@@ -42,9 +42,21 @@ def test_a_mark_that_cannot_be_written_is_an_error_that_may_heal(tmp_path: Path)
     """The error says which file, and what the state folder must be."""
     marks = Marks(tmp_path / "state")
     (tmp_path / "state").rmdir()
+    (tmp_path / "state").touch()
     with pytest.raises(LoadError, match=r"candidate-mark\.json.*must be there") as caught:
         marks.leave("0123456789abcdef")
     assert ("StateUnwritable", True) == (caught.value.reason, caught.value.transient)
+
+
+def test_a_folder_that_somebody_removed_is_made_again(tmp_path: Path) -> None:
+    """What clears old files out of a temporary folder does not end all swaps."""
+    folder = tmp_path / "state" / "worker-0"
+    marks = Marks(folder)
+    folder.rmdir()
+    folder.parent.rmdir()
+    marks.clear()
+    marks.leave("0123456789abcdef")
+    assert "0123456789abcdef" == Marks(folder).found
 
 
 def test_a_mark_that_cannot_be_removed_is_an_error(tmp_path: Path) -> None:

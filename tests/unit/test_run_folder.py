@@ -1,5 +1,6 @@
 """The config folder as `midstream run` writes it: read by the engine's own reader and by a reader in a hurry."""
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -66,6 +67,24 @@ def test_what_is_wished_no_more_is_gone(tmp_path: Path, monkeypatch: pytest.Monk
     assert states == [(config.path / names.DATA_LINK).resolve()]
     wish = source.read(config.path).wish
     assert wish.goal.hold == (two.revision,)
+
+
+def test_states_that_somebody_cleared_away_are_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next write makes everything anew, and the removal of old states passes over what is gone."""
+    monkeypatch.setattr(folder, "KEPT_SECONDS", -1.0)
+    one = resolved(tmp_path, 1.0)
+    config = folder.ConfigFolder(tmp_path / "config")
+    config.write(folder.files("u", 1, one, None, serve=one.revision))
+    assert config.intact
+    shutil.rmtree(config.path)
+    assert not config.intact
+
+    config.write(folder.files("u", 2, one, None, serve=one.revision))
+
+    assert config.intact
+    assert source.read(config.path).wish.sequence == 2
 
 
 def test_a_write_that_fails_changes_nothing(tmp_path: Path) -> None:

@@ -165,6 +165,8 @@ class Conductor:
 
     def died(self, death: Death, worker: Worker) -> None:
         """Judge a death; called before the worker is started again."""
+        if not self._config.intact:
+            self.publish()  # the next process would wait for it in vain
         attempt = self._attempt
         if attempt is None:
             return
@@ -211,8 +213,13 @@ class Conductor:
             attempt.record.state = "Superseded"
             self.outcomes["superseded"] += 1
         if new.revision == self.stable.revision:
-            if attempt is None:
+            if attempt is None and self._serves(new.revision):
                 self._console.say("no_change", f"no change: {names(new)} keeps serving")
+            elif attempt is None:
+                text = f"no change, but not every worker serves {names(new)}: trying again"
+                self._console.say("trying_again", text)
+                self.sequence += 1
+                self.publish()
             else:
                 text = f"given up: {names(new)} is wanted again and keeps serving"
                 self._console.say("superseded", text)
@@ -223,6 +230,11 @@ class Conductor:
             self._refused(self._killers[new.revision])
         else:
             self._start(wanted, now)
+
+    def _serves(self, revision: str) -> bool:
+        """Whether every worker does; one that is starting will find out by itself."""
+        known = (rollout.report(one.number, one.status, self._uid) for one in self.workers)
+        return all(one.serving == revision for one in known if one.sequence >= 0)
 
     def _start(self, wanted: Wish, now: float) -> None:
         new = wanted.resolved

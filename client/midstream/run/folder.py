@@ -47,6 +47,12 @@ class ConfigFolder:
         self._states: deque[tuple[float, Path]] = deque()
         """What is there, oldest first, with the time when it was written."""
 
+    @property
+    def intact(self) -> bool:
+        """Whether what was written last is still there; what clears old files away may have taken it."""
+        data = self.path / names.DATA_LINK
+        return (data / names.INDEX_FILE).exists() and (data / names.ASSIGNMENT_FILE).exists()
+
     def write(self, content: Mapping[str, bytes]) -> None:
         """Change the folder to exactly these files, in one stroke. An OSError leaves it as it was."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -81,4 +87,5 @@ class ConfigFolder:
         # A state was superseded when the one after it was written.
         while len(self._states) > 1 and time.monotonic() - self._states[1][0] > KEPT_SECONDS:
             _, state = self._states.popleft()
-            shutil.rmtree(state)
+            if state.exists():  # somebody may have cleared it away
+                shutil.rmtree(state)

@@ -57,6 +57,11 @@ def wish(
     """
     seen = time.monotonic()
     states = watch.signatures([path])
+    if path.is_fifo():  # opening it would wait for a writer, perhaps for ever
+        if known is not None:
+            known(states)
+        text = f"{path}: is a pipe; name a file, which can be read again when it changes"
+        return Unusable(Refusal("InvalidManifest", text), (text,))
     try:
         manifest = manifests.load(path)
     except ManifestError as error:
