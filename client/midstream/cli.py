@@ -137,9 +137,9 @@ def default_cache() -> Path:
 def size(text: str) -> int:
     """Bytes from `16Mi`, `2G`, `1048576`: the suffixes that Kubernetes uses."""
     found = re.fullmatch(r"([0-9]+)([A-Za-z]*)", text)
-    if not found or found[2] not in SUFFIXES:
+    if not found or found[2] not in SUFFIXES or not int(found[1]):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a size; write bytes, or a number with one of {', '.join(filter(None, SUFFIXES))}"
+            f"{text!r} is not a size above 0; write bytes, or a number with one of {', '.join(filter(None, SUFFIXES))}"
         )
     return int(found[1]) * SUFFIXES[found[2]]
 

@@ -408,7 +408,7 @@ print(code, [name for name in ("midstream_engine", "numpy", "onnxruntime") if na
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("0", 0), ("1048576", 1048576), ("16Mi", 16 << 20), ("2G", 2_000_000_000), ("3k", 3000)],
+    [("1", 1), ("1048576", 1048576), ("16Mi", 16 << 20), ("2G", 2_000_000_000), ("3k", 3000)],
 )
 def test_sizes_have_kubernetes_suffixes(text: str, count: int) -> None:
     """Bytes, or a number with a suffix."""
@@ -433,6 +433,8 @@ def test_sizes_that_are_none_are_refused(text: str) -> None:
         ["run", "p.yaml", "--workers", "0"],
         ["run", "p.yaml", "--policy", "none"],
         ["run", "p.yaml", "--max-body", "x"],
+        ["run", "p.yaml", "--max-body", "0"],
+        ["run", "p.yaml", "--memory-limit", "0"],
     ],
 )
 def test_wrong_arguments_are_refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,13 @@ def event(name: str, revision: str = "r", step: str | None = None, **fields: Any
     return {"event": name, "revision": revision, "step": step, **fields}
 
 
+def test_without_standard_output_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python has no stream at all where standard output was closed before the start."""
+    monkeypatch.setattr("sys.stdout", None)
+
+    Console().say("stopped", "stopped")
+
+
 # One voice
 
 

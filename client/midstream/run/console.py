@@ -22,12 +22,13 @@ class Console:
     """Writes to one stream."""
 
     def __init__(self, out: TextIO | None = None, *, json_lines: bool = False) -> None:
-        self._out = out if out is not None else sys.stdout
+        found = out if out is not None else sys.stdout
+        self._open = found is not None  # None: started with standard output closed
+        self._out = found
         self._json = json_lines
-        self._tty = not json_lines and self._out.isatty()
+        self._tty = self._open and not json_lines and found.isatty()
         self._progress_shown = False
         self._progress_at: dict[str, float] = {}
-        self._open = True
 
     def say(self, event: str, text: str, **fields: Any) -> None:
         """Tell an event: to people the time and `text`, to machines an object with `event` and `fields`."""

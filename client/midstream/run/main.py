@@ -21,6 +21,7 @@ from midstream_engine import memory
 
 def run(args: argparse.Namespace) -> int:
     """Serve the manifest until told to stop."""
+    _fill_standard_streams()
     console = Console(sys.stdout, json_lines=args.json_logs)
     try:
         with _state(args.state) as state:
@@ -28,9 +29,20 @@ def run(args: argparse.Namespace) -> int:
     except CannotStart as error:
         if args.json_logs:
             console.say("cannot_start", str(error), reason=error.reason)
-        else:
+        elif sys.stderr is not None:
             sys.stderr.write(f"{error}\n")
         return 1
+    except KeyboardInterrupt:  # at the very end, while the temporary folder is removed
+        return 130
+
+
+def _fill_standard_streams() -> None:
+    """Keep a closed standard stream's number from being given to a socket that workers would then write to."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
 
 
 async def _serve(settings: Settings, console: Console) -> int:
