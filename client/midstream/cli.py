@@ -8,6 +8,7 @@ import argparse
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -127,11 +128,16 @@ def _add_cache(command: argparse.ArgumentParser) -> None:
 
 
 def default_cache() -> Path:
-    """`$MIDSTREAM_CACHE`, or `midstream` in the user's cache folder."""
+    """`$MIDSTREAM_CACHE`, or `midstream` in the user's cache folder; a user without a home has one in /tmp."""
     named = os.environ.get("MIDSTREAM_CACHE")
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "midstream"
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "midstream"
+    try:
+        return Path.home() / ".cache" / "midstream"
+    except RuntimeError:  # an id that no user has, as containers are given
+        return Path(tempfile.gettempdir()) / f"midstream-cache-{os.getuid()}"
 
 
 def size(text: str) -> int:

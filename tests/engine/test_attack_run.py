@@ -1,5 +1,7 @@
 """`midstream run` when what it stands on is taken away: state folder, cache, models, standard streams."""
 
+import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -148,3 +150,61 @@ __main__.main()
     )
 
     assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
+
+
+def command(folder: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "midstream", "run", str(folder / "pipeline.yaml")),
+        *("--port", "0", "--cache", str(folder / ".cache")),
+    ]
+
+
+def test_a_reader_that_stops_reading_does_not_stop_the_service(folder: Path) -> None:
+    """A full pipe holds up neither readiness nor the end: the supervisor never waits for who reads its lines."""
+    with serving(folder / "pipeline.yaml") as other:
+        port = other.port
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETFL, os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, b"\n" * 4096)
+    fcntl.fcntl(write, fcntl.F_SETFL, 0)
+    process = subprocess.Popen(
+        [*command(folder), "--port", str(port)], stdout=write, process_group=0
+    )
+    os.close(write)
+    try:
+        while True:
+            assert process.poll() is None
+            try:
+                ready = client.get(port, "/readyz")
+                break
+            except ConnectionError:  # it does not listen yet
+                continue
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(client.SECONDS)
+        os.close(read)
+
+    assert (ready.status, code) == (200, 0)
+
+
+def test_an_encoding_without_an_arrow_does_not_stop_the_service(folder: Path) -> None:
+    """Where the locale is not UTF-8 a character is lost in the line of a swap, and nothing else."""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    process = subprocess.Popen(
+        command(folder), stdout=subprocess.PIPE, text=True, env=environment, process_group=0
+    )
+    assert process.stdout is not None
+    with process.stdout as lines:
+        for line in lines:
+            if "stop it" in line:
+                (folder / "pipeline.yaml").write_text(manifest(folder, "two"))
+            if "swapped to" in line:
+                process.send_signal(signal.SIGTERM)
+                break
+        said = line + lines.read()
+        code = process.wait(client.SECONDS)
+
+    assert "(one ? two)" in said
+    assert (said.splitlines()[-1][9:], code) == ("stopped", 0)

@@ -453,6 +453,10 @@ def test_cache_folder_follows_the_environment(
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cli.default_cache() == tmp_path / ".cache" / "midstream"
+    with monkeypatch.context() as nobody:
+        nobody.delenv("HOME")
+        nobody.setattr("os.getuid", lambda: 4_000_000_000)  # an id that no user has
+        assert cli.default_cache().name == "midstream-cache-4000000000"
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     assert cli.default_cache() == Path("/xdg/midstream")
     monkeypatch.setenv("MIDSTREAM_CACHE", "/models")

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 from midstream_artifacts.progress import Progress
 
@@ -18,10 +18,18 @@ PROGRESS_SECONDS = 5.0
 _CLEAR_LINE = "\r\x1b[K"
 
 
+class Out(Protocol):
+    """What a console writes to."""
+
+    def write(self, text: str, /) -> int: ...
+    def flush(self) -> None: ...
+    def isatty(self) -> bool: ...
+
+
 class Console:
     """Writes to one stream."""
 
-    def __init__(self, out: TextIO | None = None, *, json_lines: bool = False) -> None:
+    def __init__(self, out: Out | None = None, *, json_lines: bool = False) -> None:
         found = out if out is not None else sys.stdout
         self._open = found is not None  # None: started with standard output closed
         self._out = found

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from midstream.run.binding import CannotStart
 from midstream.run.console import Console
+from midstream.run.outlet import Outlet
 from midstream.run.supervisor import Settings, Supervisor
 from midstream_engine import memory
 
@@ -22,7 +23,8 @@ from midstream_engine import memory
 def run(args: argparse.Namespace) -> int:
     """Serve the manifest until told to stop."""
     _fill_standard_streams()
-    console = Console(sys.stdout, json_lines=args.json_logs)
+    outlet = Outlet(sys.stdout) if sys.stdout is not None else None
+    console = Console(outlet, json_lines=args.json_logs)
     try:
         with _state(args.state) as state:
             return asyncio.run(_serve(_settings(args, state), console))
@@ -34,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
         return 1
     except KeyboardInterrupt:  # at the very end, while the temporary folder is removed
         return 130
+    finally:
+        if outlet is not None:
+            outlet.close()
 
 
 def _fill_standard_streams() -> None:
