@@ -1,8 +1,8 @@
 """Standard output that never holds up the service.
 
-Guarantee: `write` returns at once, whatever becomes of the text. A reader that has stopped reading (a paused terminal,
-a stuck pipe) costs lines, not swaps; one that has gone, a disk that is full, and an encoding without some character cost
-no more either. `close` waits for what is on its way, but not long.
+Guarantee: `write` returns at once, whatever becomes of the text. A reader that has stopped reading (a paused
+terminal, a stuck pipe) costs lines, not swaps; one that has gone, a disk that is full, and an encoding without some
+character cost no more either. `close` waits for what is on its way, but not long.
 """
 
 import os
