@@ -1,6 +1,7 @@
 """What is printed when a pipeline is up: where it answers, a curl line to paste, and how to swap. Pure functions."""
 
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,7 +67,10 @@ def zeros(one: Mapping[str, Any]) -> Any:
 def swap_commands(manifest: Path) -> list[str]:
     """Return the commands that the manifest offers in comments: `# swap: sed -i ...`."""
     try:
-        text = manifest.read_bytes()[: manifests.MAX_BYTES].decode("utf-8", "replace")
+        # Not blocking: by now a pipe may have taken the manifest's place.
+        descriptor = os.open(manifest, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            text = (file.read(manifests.MAX_BYTES) or b"").decode("utf-8", "replace")
     except OSError:
         return []
     return [
