@@ -17,9 +17,7 @@ import numpy as np
 import orjson
 
 from midstream_engine.errors import BadInput
-from midstream_engine.schema import Field, list_fields, shape_text
-
-Array = np.ndarray[Any, Any]
+from midstream_engine.schema import Array, Field, list_fields, shape_text
 
 # A number too large for its type becomes infinite and is then refused with its place; numpy's own warning adds nothing.
 np.seterr(over="ignore", invalid="ignore")

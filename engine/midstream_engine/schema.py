@@ -5,8 +5,11 @@ Pure. A field's shape is that of one row: the batch dimension is left out.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+Array = np.ndarray[Any, Any]
 
 NUMPY_TYPES: dict[str, np.dtype[np.generic]] = {
     "float16": np.dtype(np.float16),

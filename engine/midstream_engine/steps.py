@@ -8,17 +8,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
-
-import numpy as np
 
 from midstream_api.engineconfig import ResolvedStep
 from midstream_api.pipeline import InputField, Missing
 from midstream_engine.errors import LoadError, StepFailed
-from midstream_engine.schema import Field, list_fields, shape_text
+from midstream_engine.schema import Array, Field, list_fields, shape_text
 from midstream_engine.sessions import Arrays, Session, explain, run_bounded
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(slots=True, eq=False)

@@ -91,7 +91,6 @@ class Watch:
     """Looks at the files of one manifest until cancelled."""
 
     def __init__(self, manifest: Path, changed: Callable[[], None]) -> None:
-        self._manifest = manifest
         self._changed = changed
         self._debounce = Debounce(signatures([manifest]))
 
