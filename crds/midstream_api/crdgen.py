@@ -4,8 +4,7 @@ The schema is *structural*: no references, no unions, a type everywhere. What ca
 with its place, never dropped: a rule that the types have and a cluster has not would let a manifest pass in one place
 and fail in the other. Rules across fields stand beside the types, as `x-kubernetes-validations` (CEL).
 
-Left out on purpose: `status`, until something writes it; the rule "exactly one kind" of a step, which `required`
-says as long as there is one kind.
+Left out on purpose: the rule "exactly one kind" of a step, which `required` says as long as there is one kind.
 """
 
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pydantic import BaseModel
 
 from midstream_api import names
 from midstream_api.pipeline import Pipeline, PipelineSpec
+from midstream_api.status import PipelineStatus
 
 Schema = dict[str, Any]
 
@@ -25,6 +25,7 @@ _COPIED = frozenset({"type", "format", "enum", "minimum", "maximum"}) | {
     "pattern",
     "minItems",
     "maxItems",
+    "maxProperties",
 }
 _NESTED = frozenset({"properties", "required", "items", "additionalProperties"})
 _SAID_ELSEWHERE = frozenset({"title", "description", "default"})
@@ -48,6 +49,11 @@ def pipeline_crd() -> Schema:
             "kind": {"type": "string", **_described(root["properties"]["kind"])},
             "metadata": {"type": "object"},
             "spec": structural(PipelineSpec),
+            "status": {
+                **structural(PipelineStatus),
+                # Whoever waits and looks before the operator did must not take an empty status for a good one.
+                "default": {"observedGeneration": -1},
+            },
         },
         _RULES: root[_RULES],
     }
@@ -71,20 +77,35 @@ def pipeline_crd() -> Schema:
                     "served": True,
                     "storage": True,
                     "schema": {"openAPIV3Schema": schema},
+                    "subresources": {"status": {}},
                     "additionalPrinterColumns": [
+                        _column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+                        _column("Reason", '.status.conditions[?(@.type=="Ready")].reason'),
                         # A column shows the first value of a path only, so it does not claim more.
-                        {
-                            "name": "Model",
-                            "type": "string",
-                            "description": "The model of the first step.",
-                            "jsonPath": ".spec.steps[0].model.name",
-                        },
+                        _column(
+                            "Model", ".spec.steps[0].model.name", "The model of the first step."
+                        ),
+                        _column("Version", ".status.version", "The version that serves."),
+                        _column("Updated", ".status.replicas.updated", kind="integer", priority=1),
+                        _column("Replicas", ".status.replicas.desired", kind="integer", priority=1),
+                        _column("URL", ".status.url", priority=1),
                         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
                     ],
                 }
             ],
         },
     }
+
+
+def _column(
+    name: str, path: str, description: str = "", *, kind: str = "string", priority: int = 0
+) -> Schema:
+    column: Schema = {"name": name, "type": kind, "jsonPath": path}
+    if description:
+        column["description"] = description
+    if priority:
+        column["priority"] = priority
+    return column
 
 
 def structural(model: type[BaseModel]) -> Schema:
@@ -108,6 +129,10 @@ class _Converter:
         """Return the structural form of one schema; `place` names it in errors."""
         if "$ref" in given:
             return self._inlined(given, place)
+        if given.get("x-kubernetes-int-or-string"):
+            # The API server knows this one union; a pattern judges its text.
+            copied = ("x-kubernetes-int-or-string", "pattern")
+            return {**_described(given), **{key: given[key] for key in copied if key in given}}
         if "anyOf" in given:
             return self.convert(self._optional(given, place), place)
         if "const" in given:
@@ -161,12 +186,16 @@ class _Converter:
             if given.get("required"):
                 done["required"] = list(given["required"])
         elif given.get("type") == "object":
+            if given.get("additionalProperties") == {"type": "string"}:
+                # Labels and annotations; their values have no bound of ours.
+                done["additionalProperties"] = {"type": "string"}
+                return done
             if given.get("additionalProperties") not in (True, _JSON):
                 raise NotStructural(
                     f"{place}: a mapping of free keys; make it a list of named entries"
                 )
             done["x-kubernetes-preserve-unknown-fields"] = True
-        elif given.get("type") == "string" and not {"maxLength", "enum"} & given.keys():
+        elif given.get("type") == "string" and not {"maxLength", "enum", "format"} & given.keys():
             raise NotStructural(f"{place}: give the string a max_length")
         return done
 

@@ -27,6 +27,8 @@ class ResolvedModel(Strict):
     framework: Annotated[Framework, Field(strict=False)] = Framework.ONNX
     uri: str
     """Absolute address of the bytes."""
+    insecure: bool = False
+    """Ask the registry of an `oci://` address over plain HTTP."""
     sha256: Sha256
     size: NonNegativeInt
     """Bytes."""

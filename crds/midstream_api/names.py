@@ -21,6 +21,9 @@ INDEX_FILE = "index.json"
 ASSIGNMENT_FILE = "assignment.json"
 """What this engine is to hold ready and to serve. Absent: it serves the stable revision."""
 
+REGISTRY_FILE = "registry/config.json"
+"""In an engine's config folder in a cluster: logins at registries, as a Docker config file. May be absent."""
+
 DATA_LINK = "..data"
 """The symbolic link that the kubelet, and `midstream run`, swap to change a folder in one stroke."""
 
@@ -33,3 +36,43 @@ DNS_LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 MODEL_NAME = r"^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$"
 FIELD_NAME = r"^[A-Za-z_]([-._:/A-Za-z0-9]*[A-Za-z0-9_])?$"
 SHA256 = r"^[0-9a-f]{64}$"
+VERSION_UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+OBJECT_NAME = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
+"""DNS-1123 subdomain: names of Secrets and most other objects."""
+QUANTITY = r"^[0-9]+(\.[0-9]+)?([numkMGTPE]|[KMGTPE]i|e[0-9]+)?$"
+"""A Kubernetes quantity that is not negative: `250m`, `1`, `0.5`, `512Mi`."""
+
+# What the operator writes on objects of its own, never on a user's.
+
+MANAGED_BY = "midstream"
+"""Value of `app.kubernetes.io/managed-by` on every owned object."""
+
+PIPELINE_LABEL = f"{GROUP}/pipeline"
+"""The pipeline's name, on every owned object."""
+
+VERSION_LABEL = f"{GROUP}/version"
+"""The version UUID, on a ControllerRevision."""
+
+ASSIGNMENT_ANNOTATION = f"{GROUP}/assignment"
+"""On an engine pod: the `Assignment` document. The kubelet projects it to `assignment.json`."""
+
+NUDGE_ANNOTATION = f"{GROUP}/nudge"
+"""On an engine pod: changed to make the kubelet look at the pod again."""
+
+DIGEST_ANNOTATION = f"{GROUP}/digest"
+"""On an owned object: digest of what was applied, so that an unchanged object is not applied again."""
+
+ENGINE_SUFFIX = "-engine"
+"""Of a pipeline's engine Deployment, headless Service, ConfigMap, ServiceAccount and Secret."""
+
+ENGINE_LB_SUFFIX = "-engine-lb"
+"""Of a pipeline's load balancer Deployment, Service, ConfigMap and ServiceAccount."""
+
+ENGINE_LB_PORT = 29502
+"""Of the load balancer's Service, as the seeds' addresses have it."""
+
+ENGINE_PORT = 8080
+"""Data: inference, `/pipelines`, `/models`, `/livez`, `/readyz`."""
+
+MANAGEMENT_PORT = 8081
+"""Management: `/status`, `/metrics`, OpenAPI. The load balancer does not lead there."""

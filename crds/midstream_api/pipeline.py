@@ -5,9 +5,10 @@ sources are resolved and the revision is loaded.
 """
 
 import enum
+import re
 from typing import Annotated, Any, Literal, LiteralString
 
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -28,11 +29,42 @@ class Missing(enum.StrEnum):
     ALLOW = "Allow"
 
 
+class SecretRef(Strict):
+    """A Secret in the pipeline's namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=names.OBJECT_NAME)]
+    """Of a Secret of type `kubernetes.io/dockerconfigjson`."""
+
+
 class Source(Strict):
     """Where a model's bytes come from."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self.uri.startsWith('oci://') || (!has(self.secretRef) && !(has(self.insecure) && self.insecure))",
+                    "message": "secretRef and insecure are for oci:// addresses only",
+                },
+            ]
+        }
+    )
+
     uri: Annotated[str, Field(min_length=1, max_length=2048)]
-    """A path (relative to the manifest) or a `file://`, `http://` or `https://` address."""
+    """A path (relative to the manifest) or a `file://`, `http://`, `https://` or `oci://` address."""
+    secret_ref: SecretRef | None = None
+    """The login at the registry of an `oci://` address; left out: anonymous. In a cluster only."""
+    insecure: bool = False
+    """Ask the registry of an `oci://` address over plain HTTP."""
+
+    @model_validator(mode="after")
+    def _registry_fields_for_registries(self) -> "Source":
+        if (self.secret_ref or self.insecure) and not self.uri.startswith("oci://"):
+            field = "secretRef" if self.secret_ref else "insecure"
+            raise ValueError(
+                f"{field} is for oci:// addresses only; remove it, or give such an address"
+            )
+        return self
 
 
 class InputField(Strict):
@@ -144,6 +176,95 @@ class Step(Strict):
         return data
 
 
+Quantity = Annotated[
+    int | str,
+    Field(json_schema_extra={"x-kubernetes-int-or-string": True, "pattern": names.QUANTITY}),
+]
+"""Of CPU or memory, as Kubernetes writes it: `250m`, `1`, `512Mi`."""
+
+
+class Quantities(Strict):
+    """Amounts of what a container may ask for."""
+
+    cpu: Quantity | None = None
+    """Processors: `250m`, `1`."""
+    memory: Quantity | None = None
+    """Bytes: `512Mi`, `2Gi`."""
+
+    @field_validator("cpu", "memory")
+    @classmethod
+    def _is_a_quantity(cls, value: int | str | None) -> int | str | None:
+        if value is not None and not re.fullmatch(names.QUANTITY, str(value)):
+            raise ValueError(f"{value!r} is not a quantity; write one such as 250m, 1 or 512Mi")
+        return value
+
+
+class Resources(Strict):
+    """What one container asks for, and what it may use."""
+
+    requests: Quantities | None = None
+    """What the scheduler keeps free for it."""
+    limits: Quantities | None = None
+    """What it never gets more than; a candidate that cannot fit in the memory limit is refused."""
+
+
+class Arch(enum.StrEnum):
+    """Processor architecture of a node, as the label `kubernetes.io/arch` has it."""
+
+    AMD64 = "amd64"
+    ARM64 = "arm64"
+
+
+class EngineDeployment(Strict):
+    """The pods that answer. A change here replaces pods; a change of steps never does."""
+
+    resources: Resources | None = None
+    """Of each engine. Left out: 50m CPU and 256Mi requested, limited to 2Gi of memory."""
+    arch: Annotated[Arch, Field(strict=False)] | None = None
+    """Run on nodes of this architecture only."""
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """Left out: the operator's default."""
+
+
+class ServiceType(enum.StrEnum):
+    """How the load balancer can be reached."""
+
+    CLUSTER_IP = "ClusterIP"
+    NODE_PORT = "NodePort"
+    LOAD_BALANCER = "LoadBalancer"
+
+
+class LoadBalancerService(Strict):
+    """The Service before the load balancer."""
+
+    type: Annotated[ServiceType, Field(strict=False)] = ServiceType.CLUSTER_IP
+    """`ClusterIP` (inside the cluster only), `NodePort` or `LoadBalancer`."""
+    annotations: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
+    """For the provider of the load balancer."""
+
+
+class LoadBalancerDeployment(Strict):
+    """The load balancer that callers talk to."""
+
+    replicas: Annotated[int, Field(ge=1, le=16)] = 1
+    """Pods."""
+    resources: Resources | None = None
+    """Of each pod. Left out: 50m CPU and 96Mi requested, limited to 512Mi of memory."""
+    service: LoadBalancerService = LoadBalancerService()
+    """How it can be reached."""
+
+
+class Deployment(Strict):
+    """Where and how large. No part of the version."""
+
+    replicas: Annotated[int, Field(ge=1, le=100)] = 1
+    """Engine pods."""
+    engine: EngineDeployment = EngineDeployment()
+    """The pods that answer."""
+    engine_lb: Annotated[LoadBalancerDeployment, Field(alias="engineLB")] = LoadBalancerDeployment()
+    """The load balancer that callers talk to."""
+
+
 class Rollout(Strict):
     """How a change reaches the running engines."""
 
@@ -154,10 +275,21 @@ class Rollout(Strict):
 class PipelineSpec(Strict):
     """What is wanted."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self.steps.size() > 0 || (has(self.deployed) && !self.deployed)",
+                    "message": "a pipeline that is deployed needs at least one step",
+                    "fieldPath": ".steps",
+                },
+            ]
+        }
+    )
+
     steps: Annotated[
         list[Step],
         Field(
-            min_length=1,
             max_length=32,
             json_schema_extra={
                 "x-kubernetes-list-type": "map",
@@ -165,9 +297,32 @@ class PipelineSpec(Strict):
             },
         ),
     ]
-    """Run in order: each step's outputs are the next step's inputs."""
+    """Run in order: each step's outputs are the next step's inputs. May be empty while not deployed."""
+    deployed: bool = True
+    """False: engines and load balancer go, versions stay."""
+    version: Annotated[
+        str,
+        Field(pattern=f"^$|{names.VERSION_UUID}", json_schema_extra={"maxLength": 36}),
+    ] = ""
+    """Serve this earlier version, whatever the steps say. The ordinary way back is to apply the earlier steps."""
+    tags: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=32)
+    ] = Field(default_factory=list)
+    """Of the version that is applied with them."""
+    deployment: Deployment = Deployment()
+    """Where and how large. No part of the version."""
     rollout: Rollout = Rollout()
     """How a change reaches the running engines."""
+
+    @model_validator(mode="after")
+    def _has_steps_when_deployed(self) -> "PipelineSpec":
+        if self.deployed and not self.steps:
+            raise _refusal(
+                "no_steps",
+                "a pipeline that is deployed needs at least one step; add one, or say deployed: false",
+                field="steps",
+            )
+        return self
 
     @model_validator(mode="after")
     def _step_names_are_unique(self) -> "PipelineSpec":

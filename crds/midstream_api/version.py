@@ -36,7 +36,10 @@ def content(steps: Iterable[ResolvedStep]) -> dict[str, Any]:
 
 def _step(step: ResolvedStep) -> dict[str, Any]:
     model = step.model.model_dump(
-        mode="json", by_alias=True, exclude_defaults=True, exclude={"uri", "size", "verify"}
+        mode="json",
+        by_alias=True,
+        exclude_defaults=True,
+        exclude={"uri", "insecure", "size", "verify"},
     )
     return {"name": step.name, "model": model}
 

@@ -172,6 +172,9 @@ def _assignment(
         # Whoever swaps folders may remove the old one between two reads: then this says nothing.
         _bytes(root, names.INDEX_FILE)
         return None
+    if not data:
+        # A pod without the annotation: the kubelet projects an empty file.
+        return None
     assignment = _parse(Assignment, names.ASSIGNMENT_FILE, data)
     if (assignment.uid, assignment.sequence) != (index.uid, index.sequence):
         raise ConfigError(
