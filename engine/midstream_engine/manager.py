@@ -202,6 +202,7 @@ class Manager:
             "pipeline": wish.pipeline if wish else None,
             "uid": wish.uid if wish else None,
             "sequence": wish.sequence if wish else 0,
+            "goal": {"hold": list(wish.goal.hold), "serve": wish.goal.serve} if wish else None,
             "ready": serving is not None,
             "serving": {"revision": serving.id, "version": serving.document.version}
             if serving
