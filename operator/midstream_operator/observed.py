@@ -49,6 +49,10 @@ class EngineReport:
     """The revision that answers there."""
     serving_version: str | None
     revisions: Mapping[str, RevisionReport] = field(default_factory=dict)
+    hold: tuple[str, ...] = ()
+    """What it was told to hold ready, as far as it obeys."""
+    serve: str | None = None
+    """What it was told to serve, as far as it obeys."""
     config_accepted: bool = False
     config_reason: str | None = None
     config_message: str | None = None
@@ -58,6 +62,7 @@ class EngineReport:
         """Read the JSON of `/status`."""
         serving = status.get("serving") or {}
         config = status.get("config") or {}
+        goal = status.get("goal") or {}
         return cls(
             uid=status.get("uid"),
             sequence=status.get("sequence") or 0,
@@ -77,9 +82,20 @@ class EngineReport:
                 )
                 for each in status.get("revisions") or ()
             },
+            hold=tuple(goal.get("hold") or ()),
+            serve=goal.get("serve"),
             config_accepted=bool(config.get("accepted")),
             config_reason=config.get("reason"),
             config_message=config.get("message"),
+        )
+
+    def obeys(self, assignment: Assignment) -> bool:
+        """It has read the assignment and acts on it."""
+        return (self.uid, self.sequence, self.serve, self.hold) == (
+            assignment.uid,
+            assignment.sequence,
+            assignment.serve,
+            tuple(assignment.hold),
         )
 
     def ready(self, revision: str) -> bool:

@@ -1,0 +1,335 @@
+"""How a revision reaches the engines: one pure function from what is seen to what to write next.
+
+Prepare and activate are the one primitive: an assignment names the revisions that an engine holds ready and the one
+it serves. A rollout is canary → the rest prepare → the rest serve → promote; every stage waits for the engines' own
+reports. Whatever goes wrong, everybody goes back to the stable revision: for good when the reason is permanent, and,
+when it heals by itself, while it heals.
+
+Guarantees: no more than two revisions serve at once; pods that come meanwhile start with the stable one; the newest
+target wins; asked twice, it wants the same. Nothing is remembered between two calls but what stands in the ConfigMap,
+on the pods and in the last status.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from midstream_api import names
+from midstream_api.engineconfig import Assignment, Index, IndexEntry
+from midstream_api.status import Stage
+from midstream_operator.observed import EngineReport, Failure, Pod, RevisionReport
+
+NUDGE_SECONDS = 2.0
+"""An engine that has not confirmed its assignment after so long is told again."""
+POLL_SECONDS = 0.03
+"""Between two looks at the engines while they are expected to act."""
+SLOW_POLL_SECONDS = 1.0
+"""The same while they wait for something that heals by itself, or start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is seen of one pipeline that is deployed."""
+
+    pipeline: str
+    uid: str
+    target: IndexEntry
+    """What is wanted everywhere."""
+    index: Index | None
+    """What the ConfigMap says now."""
+    proven: str | None
+    """The stable revision that has served somewhere, and is worth going back to."""
+    pods: Sequence[Pod]
+    """All engine pods, with the reports of those that answered."""
+    desired: int
+    """Replicas that are wanted."""
+    allow_schema_change: bool
+    rejected: Failure | None
+    """The target has failed for good, and nobody has asked to try again."""
+    now: float
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to write, in this order: the index, then the assignments."""
+
+    stage: Stage
+    index: Index | None = None
+    """To be written and awaited first; None: it stays."""
+    proven: str | None = None
+    """To be noted beside the index: the stable revision, once it has served."""
+    assignments: Mapping[str, Assignment] = field(default_factory=dict)
+    """By pod: to be written as annotation."""
+    canary: str | None = None
+    failure: Failure | None = None
+    """Why the target does not serve."""
+    after: float | None = None
+    """Seconds until it is worth looking again; None: when something changes."""
+
+
+def decide(seen: Situation) -> Plan:
+    """Return the next thing to do."""
+    index = seen.index
+    if index is None or index.uid != seen.uid:
+        return Plan(Stage.STARTING, index=_first(seen), after=POLL_SECONDS)
+    rollout = _Rollout(seen, index)
+    plan = rollout.plan()
+    return plan if plan.index is not None else replace(plan, proven=rollout.proven)
+
+
+def _first(seen: Situation) -> Index:
+    """Begin, above every sequence that an engine may have seen: a ConfigMap may have been deleted by hand."""
+    known = [pod.report.sequence for pod in seen.pods if pod.report and pod.report.uid == seen.uid]
+    known += [pod.assignment.sequence for pod in seen.pods if pod.assignment]
+    return Index(
+        pipeline=seen.pipeline, uid=seen.uid, sequence=max(known, default=0) + 1, stable=seen.target
+    )
+
+
+class _Rollout:
+    def __init__(self, seen: Situation, index: Index) -> None:
+        self._seen = seen
+        self._index = index
+        self._stable = index.stable.revision
+        self._target = seen.target.revision
+        self._pods = sorted(
+            (pod for pod in seen.pods if not pod.deleting), key=lambda pod: (pod.created, pod.name)
+        )
+        self._gating = [pod for pod in self._pods if pod.ready or pod.report is not None]
+        """Those whose report is waited for. One that neither answers nor is ready starts with the stable revision."""
+        served = any(_serving(pod) == self._stable for pod in self._pods)
+        self.proven = self._stable if served or seen.proven == self._stable else None
+
+    def plan(self) -> Plan:
+        if self._target == self._stable and self._index.candidate is None:
+            return self._settled()
+        if self._target == self._stable:
+            return self._back(None)
+        if self.proven is None:
+            # Nothing has ever served, so there is nothing to protect.
+            return self._written(stable=self._seen.target, candidate=None, stage=Stage.STARTING)
+        failure = self._seen.rejected or self._permanent()
+        if failure is not None:
+            return self._back(failure)
+        if self._index.candidate is None or self._index.candidate != self._seen.target:
+            return self._written(
+                stable=self._index.stable, candidate=self._seen.target, stage=Stage.CANARY
+            )
+        return self._forward()
+
+    # Nothing to roll out
+
+    def _settled(self) -> Plan:
+        """Everybody on the stable revision; those that were told something else, or read an old folder, are told."""
+        index = self._index
+        wanted = Assignment(
+            uid=index.uid, sequence=index.sequence, hold=[self._stable], serve=self._stable
+        )
+        told = {
+            pod.name: wanted
+            for pod in self._pods
+            if pod.assignment not in (None, wanted)
+            or (pod.assignment is None and pod.report is not None and self._is_behind(pod.report))
+        }
+        told |= self._nudged({pod.name: wanted for pod in self._pods if pod.assignment == wanted})
+        serving = [pod for pod in self._pods if pod.ready and _serving(pod) == self._stable]
+        failure = self._stable_failure()
+        done = len(serving) >= self._seen.desired and not told
+        if self._seen.rejected is not None:
+            stage = Stage.FAILED
+        elif failure is not None and not failure.transient and not serving:
+            stage = Stage.FAILED
+        else:
+            stage = Stage.DONE if done else Stage.STARTING
+        waits = SLOW_POLL_SECONDS if self._pods and not told else POLL_SECONDS
+        return Plan(
+            stage,
+            assignments=told,
+            failure=self._seen.rejected or (None if done else failure),
+            after=None if done else waits,
+        )
+
+    def _is_behind(self, report: EngineReport) -> bool:
+        """A pod that was never told anything reads the folder only now and then."""
+        return report.sequence < self._index.sequence or report.serving not in (None, self._stable)
+
+    def _stable_failure(self) -> Failure | None:
+        for pod in self._pods:
+            report = _of(pod, self._stable)
+            if report is not None and report.failed and _serving(pod) != self._stable:
+                return _failure(pod, report)
+        return None
+
+    # Back to the stable revision
+
+    def _back(self, failure: Failure | None) -> Plan:
+        if self._index.candidate is not None:
+            plan = self._written(
+                stable=self._index.stable, candidate=None, stage=Stage.ROLLING_BACK
+            )
+            return replace(plan, failure=failure)
+        plan = self._settled()
+        moving = plan.assignments or any(
+            _serving(pod) not in (None, self._stable) for pod in self._gating
+        )
+        return replace(
+            plan,
+            stage=Stage.ROLLING_BACK if moving else Stage.FAILED,
+            failure=failure,
+            after=POLL_SECONDS if moving else plan.after,
+        )
+
+    def _permanent(self) -> Failure | None:
+        for pod in self._pods:
+            report = _of(pod, self._target)
+            if report is not None and report.failed and not report.transient:
+                return _failure(pod, report)
+        return None
+
+    # Forward
+
+    def _forward(self) -> Plan:
+        canary = self._canary()
+        if canary is None:
+            return Plan(Stage.CANARY, after=SLOW_POLL_SECONDS)
+        strays = [
+            pod
+            for pod in self._gating
+            if pod is not canary and _serving(pod) not in (None, self._stable, self._target)
+        ]
+        if strays:
+            # Of an earlier candidate: three revisions would serve at once.
+            return self._assign(Stage.CANARY, canary, serve=(), hold=(), only=strays)
+        if self._gating and all(_ready(pod, self._target) for pod in self._gating):
+            return self._activate(canary)
+        sick = self._transient()
+        held_back = self._holds(canary) and not self._told_to_serve(canary)
+        if held_back or (sick is not None and sick is not canary):
+            # It heals by itself. Until then the old version serves everywhere, and who holds the new one keeps it.
+            plan = self._assign(Stage.PREPARING, canary, serve=(), hold=self._gating)
+        elif _serving(canary) == self._target:
+            serve = [canary, *(pod for pod in self._pods if self._told_to_serve(pod))]
+            plan = self._assign(Stage.PREPARING, canary, serve=serve, hold=self._gating)
+        else:
+            plan = self._assign(Stage.CANARY, canary, serve=[canary], hold=[canary])
+        if sick is None:
+            return plan
+        failure = _failure(sick, sick.report.revisions[self._target]) if sick.report else None
+        return replace(plan, failure=failure, after=SLOW_POLL_SECONDS)
+
+    def _activate(self, canary: Pod) -> Plan:
+        if not all(_serving(pod) == self._target for pod in self._gating):
+            return self._assign(Stage.SERVING, canary, serve=self._gating, hold=self._gating)
+        plan = self._written(stable=self._seen.target, candidate=None, stage=Stage.PROMOTING)
+        return replace(plan, canary=canary.name)
+
+    def _transient(self) -> Pod | None:
+        """Return a pod that cannot prepare the target for now; the canary only when it is the only one."""
+        sick = [pod for pod in self._pods if (said := _of(pod, self._target)) and said.failed]
+        return next((pod for pod in sick if not self._told_to_serve(pod)), next(iter(sick), None))
+
+    def _canary(self) -> Pod | None:
+        """Choose the pod that tries the target first, and stay with it even while it is away: it may have died of it."""
+        for pod in self._pods:
+            if self._told_to_serve(pod):
+                return pod
+        holders = [pod for pod in self._pods if self._holds(pod)]
+        if holders:
+            return holders[0]
+        ready = sorted(self._gating, key=lambda pod: not pod.ready)
+        strays = [pod for pod in ready if _serving(pod) not in (None, self._stable)]
+        return next(iter([*strays, *ready]), None)
+
+    def _holds(self, pod: Pod) -> bool:
+        return (
+            pod.assignment is not None
+            and pod.assignment.sequence == self._index.sequence
+            and self._target in pod.assignment.hold
+        )
+
+    def _told_to_serve(self, pod: Pod) -> bool:
+        return (
+            self._holds(pod) and pod.assignment is not None and pod.assignment.serve == self._target
+        )
+
+    def _assign(
+        self,
+        stage: Stage,
+        canary: Pod,
+        *,
+        serve: Sequence[Pod],
+        hold: Sequence[Pod],
+        only: Sequence[Pod] = (),
+    ) -> Plan:
+        """Tell pods what to hold and serve; the others stay with the stable revision, and hear of it only if they must."""
+        wanted = {}
+        for pod in only or self._pods:
+            held = [self._stable, *([self._target] if pod in hold else [])]
+            said = Assignment(
+                uid=self._index.uid,
+                sequence=self._index.sequence,
+                hold=held,
+                serve=self._target if pod in serve else self._stable,
+            )
+            concerned = pod in hold or _serving(pod) not in (None, self._stable) or self._holds(pod)
+            if concerned:
+                wanted[pod.name] = said
+        known = {pod.name: pod.assignment for pod in self._pods}
+        told = {name: said for name, said in wanted.items() if known[name] != said}
+        told |= self._nudged({name: said for name, said in wanted.items() if name not in told})
+        return Plan(stage, assignments=told, canary=canary.name, after=POLL_SECONDS)
+
+    def _nudged(self, wanted: Mapping[str, Assignment]) -> dict[str, Assignment]:
+        """Return the assignments that were told and are not confirmed in time."""
+        return {
+            pod.name: wanted[pod.name]
+            for pod in self._pods
+            if pod.name in wanted
+            and pod.report is not None
+            and not pod.report.obeys(wanted[pod.name])
+            and self._seen.now - nudged_at(pod) > NUDGE_SECONDS
+        }
+
+    def _written(self, *, stable: IndexEntry, candidate: IndexEntry | None, stage: Stage) -> Plan:
+        index = Index(
+            pipeline=self._seen.pipeline,
+            uid=self._seen.uid,
+            sequence=self._index.sequence + 1,
+            stable=stable,
+            candidate=candidate,
+            allow_schema_change=candidate is not None and self._seen.allow_schema_change,
+        )
+        # What follows from the new index is known at once, and saves a round.
+        after = decide(replace(self._seen, index=index))
+        if after.index is not None:
+            return Plan(stage, index=index, proven=self.proven, after=POLL_SECONDS)
+        return replace(after, index=index, stage=stage, after=POLL_SECONDS)
+
+
+def nudged_at(pod: Pod) -> float:
+    """When the pod was told last, in seconds since 1970; 0 when that is not known."""
+    try:
+        return float(pod.annotations.get(names.NUDGE_ANNOTATION, "0"))
+    except ValueError:
+        return 0.0
+
+
+def _serving(pod: Pod) -> str | None:
+    return pod.report.serving if pod.report else None
+
+
+def _ready(pod: Pod, revision: str) -> bool:
+    return pod.report is not None and pod.report.ready(revision)
+
+
+def _of(pod: Pod, revision: str) -> RevisionReport | None:
+    return pod.report.revisions.get(revision) if pod.report else None
+
+
+def _failure(pod: Pod, report: RevisionReport) -> Failure:
+    return Failure(
+        revision=report.revision,
+        reason=report.reason or "Unknown",
+        message=f"engine {pod.name}: {report.message}",
+        transient=report.transient,
+    )
