@@ -68,7 +68,7 @@ def load(path: str | Path) -> Manifest:
         found.append(Problem(*document.locate(()), "", message, _BEGIN))
         raise ManifestError(path, found)
     try:
-        pipeline = Pipeline.model_validate(document.value)
+        pipeline = Pipeline.read(document.value)
     except ValidationError as error:
         raise ManifestError(path, found + _explained(error, document)) from error
     if found:

@@ -27,7 +27,7 @@ Locate = Callable[[FieldPath], tuple[int, int]]
 MAX_QUOTED = 60
 """Characters of a user's value that a message repeats."""
 
-EXAMPLES: Mapping[str | int, str] = {
+EXAMPLES: Mapping[str, str] = {
     "apiVersion": f"apiVersion: {names.API_VERSION}",
     "kind": f"kind: {names.PIPELINE_KIND}",
     "metadata": "metadata: {name: house-price}",
@@ -37,15 +37,19 @@ EXAMPLES: Mapping[str | int, str] = {
     "name": "name: house-price",
     "source": "source: {uri: models/rf.onnx}",
     "uri": "uri: models/rf.onnx",
+    "secretRef": "secretRef: {name: registry}",
+    "secretRef.name": "name: registry",
+    "image": "image: registry.example.com/midstream/engine:v1",
+    "tags": "tags: [blue]",
+    "deployment": "deployment: {replicas: 2}",
+    "engine": "engine: {resources: {limits: {memory: 2Gi}}}",
+    "resources": "resources: {limits: {memory: 2Gi}}",
+    "requests": "requests: {cpu: 250m, memory: 512Mi}",
+    "limits": "limits: {memory: 2Gi}",
+    "service": "service: {type: LoadBalancer}",
+    "annotations": 'annotations: {example.com/team: "homes"}',
     "inputs": "inputs: [{tensor: [4.0, 2.5]}]",
     "outputs": "outputs: [{variable: [718013.75]}]",
-}
-
-PATTERNS: Mapping[str, str] = {
-    names.DNS_LABEL: "use lower-case letters, digits and '-'; begin with a letter, end with a letter or digit",
-    names.MODEL_NAME: "use letters, digits, '-', '_' and '.'; begin and end with a letter or digit",
-    names.FIELD_NAME: "use letters, digits and any of - . _ : /; begin with a letter or '_'",
-    names.SHA256: "a SHA-256 is 64 lower-case hexadecimal digits",
 }
 
 KINDS: Mapping[str, str] = {
@@ -121,8 +125,8 @@ def explain(
     kind, context = error["type"], error.get("ctx", {})
     if kind == "duplicate_name":
         path = (*path, context["list"], context["index"], "name")
-    elif kind == "step_kind":
-        path = (*path, context["kind"])
+    elif "field" in context:
+        path = (*path, context["field"])
     say = _SENTENCES.get(kind, _own_words)
     message, suggestion = say(
         _Case(path, kind, error["input"], context, error["msg"], written(path))
@@ -143,7 +147,11 @@ class _Case:
 
     @property
     def example(self) -> str:
-        return f"write {EXAMPLES.get(self.path[-1], f'{self.path[-1]}: ...')}"
+        last = self.path[-1]
+        if isinstance(last, int):
+            return "fill it, or remove the entry"
+        shown = EXAMPLES.get(f"{self.path[-2]}.{last}" if len(self.path) > 1 else "")
+        return f"write {shown or EXAMPLES.get(last, f'{last}: ...')}"
 
 
 _Sentence = tuple[str, str | None]
@@ -173,7 +181,7 @@ def _wrong_kind(case: _Case) -> _Sentence:
 
 def _is_plain(text: str) -> bool:
     """Whether a text would be a number or a truth value without its quotes."""
-    return re.fullmatch(r"true|false|[-+]?[0-9.]+(e[-+]?[0-9]+)?", text) is not None
+    return re.fullmatch(r"true|false|yes|no|on|off|[-+]?[0-9.]+(e[-+]?[0-9]+)?", text) is not None
 
 
 def _not_one_of(case: _Case) -> _Sentence:
@@ -193,6 +201,26 @@ def _empty_string(case: _Case) -> _Sentence:
 def _long_string(case: _Case) -> _Sentence:
     message = f"{quoted(case.value)} has {len(case.value)} characters"
     return message, f"at most {case.context['max_length']} are allowed"
+
+
+def _wrong_quantity(case: _Case) -> _Sentence:
+    message = f"{_what(case.value, case.written)} is not a quantity"
+    if isinstance(case.value, float):
+        return message, f'write "{case.written or case.value}"'
+    if isinstance(case.value, str):
+        candidate = re.sub(r"\s|B$", "", case.value.lstrip("+-"))
+        for given, meant in (
+            ("MB", "M"),
+            ("GB", "G"),
+            ("mi", "Mi"),
+            ("gi", "Gi"),
+            ("mb", "M"),
+            ("gb", "G"),
+        ):
+            candidate = re.sub(f"(?<=[0-9]){given}$", meant, candidate)
+        if re.fullmatch(names.QUANTITY, candidate):
+            return message, f"write {candidate}"
+    return message, "write one such as 250m, 1 or 512Mi"
 
 
 def _short_list(case: _Case) -> _Sentence:
@@ -223,6 +251,7 @@ _SENTENCES: Mapping[str, Callable[[_Case], _Sentence]] = {
     "too_long": _long_list,
     "greater_than_equal": _too_small,
     "less_than_equal": _too_large,
+    "quantity": _wrong_quantity,
     **dict.fromkeys(KINDS, _wrong_kind),
 }
 
@@ -236,7 +265,8 @@ def _what(value: object, text: str | None) -> str:
         case None:
             return "nothing"
         case bool():
-            return f"{text or str(value).lower()}, which YAML reads as {str(value).lower()}"
+            plain = str(value).lower()
+            return f"{text}, which YAML reads as {plain}" if text and text != plain else plain
         case int() | float():
             return f"the number {text or value}"
         case str():
@@ -248,7 +278,7 @@ def _what(value: object, text: str | None) -> str:
 
 
 def _allowed_instead(value: str, pattern: str) -> str:
-    rule = PATTERNS.get(pattern, f"it must match {pattern}")
+    rule = names.RULES.get(pattern, f"it must match {pattern}")
     candidate = ""
     if pattern == names.SHA256:
         if value.startswith("sha256:"):
@@ -260,6 +290,10 @@ def _allowed_instead(value: str, pattern: str) -> str:
         candidate = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")
     elif pattern == names.MODEL_NAME:
         candidate = re.sub(r"[^-._A-Za-z0-9]+", "-", value).strip("-._")
+    elif pattern == names.OBJECT_NAME:
+        candidate = re.sub(r"[^-.a-z0-9]+", "-", value.lower()).strip("-.")
+    elif pattern == names.PINNED_VERSION:
+        candidate = value.strip().lower()
     fits = candidate and re.fullmatch(pattern, candidate)
     return f"{rule}, as in {quoted(candidate)}" if fits else rule
 

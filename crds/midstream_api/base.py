@@ -4,6 +4,8 @@ Unknown fields are errors, values are never coerced (`"3"` is not `3`), instance
 JSON and YAML use camelCase, Python uses snake_case.
 """
 
+from typing import Any, Self
+
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
@@ -17,3 +19,11 @@ class Strict(BaseModel):
         strict=True,
         use_attribute_docstrings=True,
     )
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """Check data as it stands in JSON or YAML, where only camelCase names a field.
+
+        Raises pydantic's ValidationError with everything that is wrong.
+        """
+        return cls.model_validate(value, by_alias=True, by_name=False)

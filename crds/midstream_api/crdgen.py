@@ -19,6 +19,7 @@ from midstream_api.status import PipelineStatus
 Schema = dict[str, Any]
 
 _RULES = "x-kubernetes-validations"
+_INT_OR_STRING = "x-kubernetes-int-or-string"
 _COPIED = frozenset({"type", "format", "enum", "minimum", "maximum"}) | {
     "minLength",
     "maxLength",
@@ -129,15 +130,22 @@ class _Converter:
         """Return the structural form of one schema; `place` names it in errors."""
         if "$ref" in given:
             return self._inlined(given, place)
-        if given.get("x-kubernetes-int-or-string"):
-            # The API server knows this one union; a pattern judges its text.
-            copied = ("x-kubernetes-int-or-string", "pattern")
-            return {**_described(given), **{key: given[key] for key in copied if key in given}}
+        if given.get(_INT_OR_STRING):
+            # The one union that an API server knows.
+            given = {key: value for key, value in given.items() if key != "anyOf"}
+            return self._plain(given, place)
         if "anyOf" in given:
             return self.convert(self._optional(given, place), place)
         if "const" in given:
             rest = {key: value for key, value in given.items() if key != "const"}
             return self.convert({**rest, "enum": [given["const"]]}, place)
+        done = self._plain(given, place)
+        if "type" not in done:
+            raise NotStructural(f"{place}: has no type; anything may stand there")
+        return self._nested(given, done, place)
+
+    def _plain(self, given: Schema, place: str) -> Schema:
+        """Copy what is said of the value itself."""
         done = _described(given)
         if not isinstance(given.get("default"), dict | list | None):
             # A default object would be written into every user's object, and say nothing.
@@ -150,9 +158,10 @@ class _Converter:
                 done[key] = True
             elif key not in _NESTED | _SAID_ELSEWHERE:
                 raise NotStructural(f"{place}: {key!r} has no place in a structural schema")
-        if "type" not in done:
-            raise NotStructural(f"{place}: has no type; anything may stand there")
-        return self._nested(given, done, place)
+        if done.get("pattern") in names.RULES:
+            # A pattern's own message repeats the pattern; this one says what to write.
+            done[_RULES] = [_rule_in_words(done["pattern"]), *done.get(_RULES, [])]
+        return done
 
     def _inlined(self, given: Schema, place: str) -> Schema:
         name = given["$ref"].rpartition("/")[2]
@@ -186,18 +195,27 @@ class _Converter:
             if given.get("required"):
                 done["required"] = list(given["required"])
         elif given.get("type") == "object":
-            if given.get("additionalProperties") == {"type": "string"}:
-                # Labels and annotations; their values have no bound of ours.
-                done["additionalProperties"] = {"type": "string"}
-                return done
-            if given.get("additionalProperties") not in (True, _JSON):
+            values = given.get("additionalProperties")
+            if values in (True, _JSON):
+                done["x-kubernetes-preserve-unknown-fields"] = True
+            elif isinstance(values, dict) and values.get("type") == "string":
+                # Labels and annotations are such mappings everywhere in Kubernetes.
+                if "maxProperties" not in given:
+                    raise NotStructural(f"{place}: give the mapping a max_length")
+                done["additionalProperties"] = self.convert(values, f"{place}.*")
+            else:
                 raise NotStructural(
                     f"{place}: a mapping of free keys; make it a list of named entries"
                 )
-            done["x-kubernetes-preserve-unknown-fields"] = True
         elif given.get("type") == "string" and not {"maxLength", "enum", "format"} & given.keys():
             raise NotStructural(f"{place}: give the string a max_length")
         return done
+
+
+def _rule_in_words(pattern: str) -> Schema:
+    matches = f"self.matches(r'{pattern}')"
+    is_text = "" if pattern != names.QUANTITY else "type(self) != string || "
+    return {"rule": f"{is_text}{matches}", "message": names.RULES[pattern]}
 
 
 def _described(given: Schema) -> Schema:

@@ -3,6 +3,8 @@
 Sits below all other modules. Holds constants only, so that a name is spelled in one place.
 """
 
+from collections.abc import Mapping
+
 GROUP = "midstream.dev"
 """API group of all resources."""
 
@@ -37,10 +39,23 @@ MODEL_NAME = r"^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$"
 FIELD_NAME = r"^[A-Za-z_]([-._:/A-Za-z0-9]*[A-Za-z0-9_])?$"
 SHA256 = r"^[0-9a-f]{64}$"
 VERSION_UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+PINNED_VERSION = f"^$|{VERSION_UUID}"
+"""`spec.version`: a version, or nothing."""
 OBJECT_NAME = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
 """DNS-1123 subdomain: names of Secrets and most other objects."""
 QUANTITY = r"^[0-9]+(\.[0-9]+)?([numkMGTPE]|[KMGTPE]i|e[0-9]+)?$"
 """A Kubernetes quantity that is not negative: `250m`, `1`, `0.5`, `512Mi`."""
+
+RULES: Mapping[str, str] = {
+    DNS_LABEL: "use lower-case letters, digits and '-'; begin with a letter, end with a letter or digit",
+    MODEL_NAME: "use letters, digits, '-', '_' and '.'; begin and end with a letter or digit",
+    FIELD_NAME: "use letters, digits and any of - . _ : /; begin with a letter or '_'",
+    SHA256: "a SHA-256 is 64 lower-case hexadecimal digits",
+    OBJECT_NAME: "use lower-case letters, digits, '-' and '.'; begin and end with a letter or digit",
+    PINNED_VERSION: "a version is a UUID in lower case, as status.versions lists them",
+    QUANTITY: "write a quantity such as 250m, 1 or 512Mi",
+}
+"""Each pattern in words, as messages have it: on a laptop and, by CEL, in a cluster."""
 
 # What the operator writes on objects of its own, never on a user's.
 
@@ -59,6 +74,12 @@ ASSIGNMENT_ANNOTATION = f"{GROUP}/assignment"
 NUDGE_ANNOTATION = f"{GROUP}/nudge"
 """On an engine pod: changed to make the kubelet look at the pod again."""
 
+PROVEN_ANNOTATION = f"{GROUP}/proven"
+"""On an engine's ConfigMap: the stable revision, once it has served somewhere."""
+
+RETRY_ANNOTATION = f"{GROUP}/retry"
+"""On a Pipeline, by its user: any new value asks to try again what has failed for good."""
+
 DIGEST_ANNOTATION = f"{GROUP}/digest"
 """On an owned object: digest of what was applied, so that an unchanged object is not applied again."""
 
@@ -69,7 +90,7 @@ ENGINE_LB_SUFFIX = "-engine-lb"
 """Of a pipeline's load balancer Deployment, Service, ConfigMap and ServiceAccount."""
 
 ENGINE_LB_PORT = 29502
-"""Of the load balancer's Service, as the seeds' addresses have it."""
+"""Of the load balancer's Service."""
 
 ENGINE_PORT = 8080
 """Data: inference, `/pipelines`, `/models`, `/livez`, `/readyz`."""

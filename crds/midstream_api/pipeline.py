@@ -8,7 +8,7 @@ import enum
 import re
 from typing import Annotated, Any, Literal, LiteralString
 
-from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -43,8 +43,14 @@ class Source(Strict):
         json_schema_extra={
             "x-kubernetes-validations": [
                 {
-                    "rule": "self.uri.startsWith('oci://') || (!has(self.secretRef) && !(has(self.insecure) && self.insecure))",
-                    "message": "secretRef and insecure are for oci:// addresses only",
+                    "rule": "!has(self.secretRef) || self.uri.startsWith('oci://')",
+                    "message": "secretRef is for oci:// addresses only; remove it, or give such an address",
+                    "fieldPath": ".secretRef",
+                },
+                {
+                    "rule": "!has(self.insecure) || !self.insecure || self.uri.startsWith('oci://')",
+                    "message": "insecure is for oci:// addresses only; remove it, or give such an address",
+                    "fieldPath": ".insecure",
                 },
             ]
         }
@@ -61,8 +67,10 @@ class Source(Strict):
     def _registry_fields_for_registries(self) -> "Source":
         if (self.secret_ref or self.insecure) and not self.uri.startswith("oci://"):
             field = "secretRef" if self.secret_ref else "insecure"
-            raise ValueError(
-                f"{field} is for oci:// addresses only; remove it, or give such an address"
+            raise _refusal(
+                "registry_only",
+                f"{field} is for oci:// addresses only; remove it, or give such an address",
+                field=field,
             )
         return self
 
@@ -118,7 +126,7 @@ class Model(Strict):
             "x-kubernetes-validations": [
                 {
                     "rule": "!has(self.inputs) || self.inputs.all(a, self.inputs.exists_one(b, b.name == a.name))",
-                    "message": "two inputs have the same name",
+                    "message": "two inputs have the same name; rename one",
                     "fieldPath": ".inputs",
                 },
             ]
@@ -165,20 +173,42 @@ class Step(Strict):
                 raise _refusal(
                     "step_kind",
                     f"step has {' and '.join(kinds)}; a step is exactly one kind, so make them two steps",
-                    kind=kinds[1],
+                    field=kinds[1],
                 )
             if kinds and kinds != ["model"]:
                 raise _refusal(
                     "step_kind",
                     f"step kind {kinds[0]!r} is not supported; use 'model'",
-                    kind=kinds[0],
+                    field=kinds[0],
                 )
         return data
 
 
+def _quantity(value: Any) -> Any:
+    """Refuse what Kubernetes would: a fraction that is no text, and a text that is no quantity."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if is_whole or (isinstance(value, str) and re.fullmatch(names.QUANTITY, value)):
+        return value
+    raise _refusal("quantity", "not a quantity")
+
+
 Quantity = Annotated[
     int | str,
-    Field(json_schema_extra={"x-kubernetes-int-or-string": True, "pattern": names.QUANTITY}),
+    BeforeValidator(_quantity),
+    Field(
+        json_schema_extra={
+            "x-kubernetes-int-or-string": True,
+            "maxLength": 32,
+            "pattern": names.QUANTITY,
+            "x-kubernetes-validations": [
+                # The pattern judges texts only.
+                {
+                    "rule": "type(self) != int || self >= 0",
+                    "message": names.RULES[names.QUANTITY],
+                }
+            ],
+        }
+    ),
 ]
 """Of CPU or memory, as Kubernetes writes it: `250m`, `1`, `512Mi`."""
 
@@ -190,13 +220,6 @@ class Quantities(Strict):
     """Processors: `250m`, `1`."""
     memory: Quantity | None = None
     """Bytes: `512Mi`, `2Gi`."""
-
-    @field_validator("cpu", "memory")
-    @classmethod
-    def _is_a_quantity(cls, value: int | str | None) -> int | str | None:
-        if value is not None and not re.fullmatch(names.QUANTITY, str(value)):
-            raise ValueError(f"{value!r} is not a quantity; write one such as 250m, 1 or 512Mi")
-        return value
 
 
 class Resources(Strict):
@@ -239,8 +262,10 @@ class LoadBalancerService(Strict):
 
     type: Annotated[ServiceType, Field(strict=False)] = ServiceType.CLUSTER_IP
     """`ClusterIP` (inside the cluster only), `NodePort` or `LoadBalancer`."""
-    annotations: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
-    """For the provider of the load balancer."""
+    annotations: Annotated[
+        dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32)
+    ] = Field(default_factory=dict)
+    """For the provider of the load balancer; every value is a text."""
 
 
 class LoadBalancerDeployment(Strict):
@@ -280,7 +305,7 @@ class PipelineSpec(Strict):
             "x-kubernetes-validations": [
                 {
                     "rule": "self.steps.size() > 0 || (has(self.deployed) && !self.deployed)",
-                    "message": "a pipeline that is deployed needs at least one step",
+                    "message": "a pipeline that is deployed needs at least one step; add one, or say deployed: false",
                     "fieldPath": ".steps",
                 },
             ]
@@ -302,7 +327,7 @@ class PipelineSpec(Strict):
     """False: engines and load balancer go, versions stay."""
     version: Annotated[
         str,
-        Field(pattern=f"^$|{names.VERSION_UUID}", json_schema_extra={"maxLength": 36}),
+        Field(pattern=names.PINNED_VERSION, json_schema_extra={"maxLength": 36}),
     ] = ""
     """Serve this earlier version, whatever the steps say. The ordinary way back is to apply the earlier steps."""
     tags: Annotated[
@@ -355,13 +380,12 @@ class Pipeline(Strict):
             "x-kubernetes-validations": [
                 {
                     "rule": f"self.metadata.name.size() <= {names.MAX_PIPELINE_NAME}",
-                    "message": f"metadata.name has more than {names.MAX_PIPELINE_NAME} characters",
+                    "message": f"metadata.name has more than {names.MAX_PIPELINE_NAME} characters; shorten it",
                     "fieldPath": ".metadata",
                 },
                 {
                     "rule": f"self.metadata.name.matches('{names.DNS_LABEL}')",
-                    "message": "metadata.name must be lower-case letters, digits and '-', begin with a letter "
-                    "and end with a letter or digit",
+                    "message": f"metadata.name: {names.RULES[names.DNS_LABEL]}",
                     "fieldPath": ".metadata",
                 },
             ]

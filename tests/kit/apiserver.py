@@ -33,7 +33,10 @@ def verdict(crd: Schema, given: Any) -> list[str]:
     value = _without_nulls(schema, given)
     found = [
         *_unknown(schema, value, ""),
-        *(error.message for error in Draft202012Validator(_strict_ends(schema)).iter_errors(value)),
+        *(
+            error.message
+            for error in Draft202012Validator(_as_json_schema(schema)).iter_errors(value)
+        ),
         *_repeated(schema, value, ""),
     ]
     return found or list(_broken_rules(schema, value, ""))
@@ -52,16 +55,22 @@ def _without_nulls(schema: Schema, value: Any) -> Any:
     return value
 
 
-def _strict_ends(schema: Any) -> Any:
-    """Make `$` in patterns mean the end of the text, as it does for Go; for Python a newline may follow."""
+def _as_json_schema(schema: Any) -> Any:
+    """Write in JSON Schema's own words what a structural schema says otherwise.
+
+    `$` in patterns means the end of the text, as it does for Go; for Python a newline may follow.
+    """
     if isinstance(schema, dict):
-        return {
+        done = {
             key: each.replace("$", r"\Z")
             if key == "pattern" and isinstance(each, str)
-            else _strict_ends(each)
+            else _as_json_schema(each)
             for key, each in schema.items()
         }
-    return [_strict_ends(each) for each in schema] if isinstance(schema, list) else schema
+        if schema.get("x-kubernetes-int-or-string") is True:
+            done["type"] = ["integer", "string"]
+        return done
+    return [_as_json_schema(each) for each in schema] if isinstance(schema, list) else schema
 
 
 def _parts(schema: Schema, value: Any, place: str) -> Iterator[tuple[Schema, Any, str]]:
@@ -71,6 +80,8 @@ def _parts(schema: Schema, value: Any, place: str) -> Iterator[tuple[Schema, Any
         for key, each in value.items():
             if key in schema.get("properties", {}):
                 yield from _parts(schema["properties"][key], each, f"{place}.{key}")
+            elif "additionalProperties" in schema:
+                yield from _parts(schema["additionalProperties"], each, f"{place}[{key}]")
     elif isinstance(value, list) and "items" in schema:
         for index, each in enumerate(value):
             yield from _parts(schema["items"], each, f"{place}[{index}]")

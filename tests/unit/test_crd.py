@@ -1,5 +1,6 @@
 """The generated CRD says what the types say."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from kit import apiserver, corpus
 from midstream import yamldoc
 from midstream_api import crdgen, names
 from midstream_api.pipeline import Pipeline
+from midstream_api.status import PipelineStatus
 
 CRDS = Path(__file__).parents[2] / "crds"
 
@@ -41,7 +43,7 @@ def test_file_holds_the_whole_crd(crd: dict[str, Any]) -> None:
 def test_valid_manifest_is_accepted_by_types_and_cluster(crd: dict[str, Any], path: Path) -> None:
     """What the types accept, a cluster accepts."""
     (document,) = yamldoc.parse(path.read_text(encoding="utf-8"))
-    Pipeline.model_validate(document.value)
+    Pipeline.read(document.value)
     assert apiserver.verdict(crd, document.value) == []
 
 
@@ -63,7 +65,7 @@ def test_invalid_manifest_is_refused_by_types_and_cluster(crd: dict[str, Any], p
     """What the types refuse, a cluster refuses."""
     (document,) = yamldoc.parse(path.read_text(encoding="utf-8"))
     with pytest.raises(ValueError, match="validation error"):
-        Pipeline.model_validate(document.value)
+        Pipeline.read(document.value)
     assert apiserver.verdict(crd, document.value) != []
 
 
@@ -71,7 +73,7 @@ def test_invalid_manifest_is_refused_by_types_and_cluster(crd: dict[str, Any], p
 def test_valid_manifest_survives_a_round_trip(path: Path) -> None:
     """Nothing is lost between reading and writing, with and without defaults."""
     (document,) = yamldoc.parse(path.read_text(encoding="utf-8"))
-    pipeline = Pipeline.model_validate(document.value)
+    pipeline = Pipeline.read(document.value)
     for written in (
         pipeline.model_dump(mode="json", by_alias=True, exclude_none=True),
         pipeline.model_dump(mode="json", by_alias=True, exclude_defaults=True),
@@ -83,8 +85,10 @@ def _properties(schema: dict[str, Any], place: str) -> Iterator[tuple[str, dict[
     for name, each in schema.get("properties", {}).items():
         yield f"{place}.{name}", each
         yield from _properties(each, f"{place}.{name}")
-    if "items" in schema:
-        yield from _properties(schema["items"], f"{place}[]")
+    for inner, mark in (("items", "[]"), ("additionalProperties", ".*")):
+        if inner in schema:
+            yield f"{place}{mark}", schema[inner]
+            yield from _properties(schema[inner], f"{place}{mark}")
 
 
 def _schema(crd: dict[str, Any]) -> dict[str, Any]:
@@ -94,16 +98,23 @@ def _schema(crd: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_field_is_described(crd: dict[str, Any]) -> None:
     """`kubectl explain` has a sentence for each field that is ours."""
-    fields = dict(_properties(_schema(crd), ""))
+    fields = {
+        name: each
+        for name, each in _properties(_schema(crd), "")
+        if not name.endswith(("[]", ".*"))
+    }
     assert [name for name, each in fields.items() if "description" not in each] == [".metadata"]
 
 
-def test_every_list_and_string_is_bounded(crd: dict[str, Any]) -> None:
+def test_everything_of_a_length_is_bounded(crd: dict[str, Any]) -> None:
     """An API server refuses rules over what may be of any length."""
     for name, each in _properties(_schema(crd), ""):
-        if each["type"] == "array":
+        kind = each.get("type", "string" if each.get("x-kubernetes-int-or-string") else None)
+        if kind == "array":
             assert "maxItems" in each, name
-        if each["type"] == "string" and name not in {".apiVersion", ".kind"}:
+        if "additionalProperties" in each:
+            assert "maxProperties" in each, name
+        if kind == "string" and name not in {".apiVersion", ".kind"}:
             assert "maxLength" in each or "enum" in each, name
 
 
@@ -114,10 +125,32 @@ def test_steps_are_a_map_by_name(crd: dict[str, Any]) -> None:
     assert steps["x-kubernetes-list-map-keys"] == ["name"]
 
 
-def test_status_is_not_there_before_something_writes_it(crd: dict[str, Any]) -> None:
-    """No field is in the CRD before something acts on it."""
-    assert set(_schema(crd)["properties"]) == {"apiVersion", "kind", "metadata", "spec"}
-    assert "subresources" not in crd["spec"]["versions"][0]
+def test_status_is_a_room_of_its_own(crd: dict[str, Any]) -> None:
+    """Who may write the spec may not write the status, and the other way round."""
+    assert crd["spec"]["versions"][0]["subresources"] == {"status": {}}
+
+
+def test_a_status_that_nobody_has_written_is_of_no_generation(crd: dict[str, Any]) -> None:
+    """Whoever waits, and looks before the operator did, must not take an empty status for a good one."""
+    status = _schema(crd)["properties"]["status"]
+    assert status["default"] == {"observedGeneration": -1}
+    assert PipelineStatus.read(status["default"]).observed_generation == -1
+
+
+def test_no_default_writes_an_object_into_a_users_spec(crd: dict[str, Any]) -> None:
+    """What GitOps compares with its repository grows by plain values only."""
+    spec = _schema(crd)["properties"]["spec"]
+    defaults = [each["default"] for _, each in _properties(spec, "") if "default" in each]
+    assert len(defaults) > 5
+    assert not [value for value in defaults if isinstance(value, dict | list)]
+
+
+def test_columns_lead_to_fields_of_the_schema(crd: dict[str, Any]) -> None:
+    """`kubectl get pipelines` shows what is there."""
+    fields = {name for name, _ in _properties(_schema(crd), "")} | {".metadata.creationTimestamp"}
+    for column in crd["spec"]["versions"][0]["additionalPrinterColumns"]:
+        path = re.sub(r"\[[^]]*\]", "[]", column["jsonPath"])
+        assert path in fields, column["name"]
 
 
 def test_crd_has_the_fixed_names(crd: dict[str, Any]) -> None:
@@ -144,6 +177,14 @@ class _FreeKeys(BaseModel):
     labels: dict[str, bool]
 
 
+class _EndlessMapping(BaseModel):
+    labels: dict[str, Annotated[str, Field(max_length=8)]]
+
+
+class _EndlessValues(BaseModel):
+    labels: Annotated[dict[str, str], Field(max_length=8)]
+
+
 class _EndlessList(BaseModel):
     names: list[bool]
 
@@ -166,6 +207,8 @@ class _Tuple(BaseModel):
         (_Recursive, "contains itself"),
         (_Union, "a union"),
         (_FreeKeys, "free keys"),
+        (_EndlessMapping, "mapping a max_length"),
+        (_EndlessValues, "string a max_length"),
         (_EndlessList, "list a max_length"),
         (_EndlessString, "string a max_length"),
         (_Anything, "has no type"),
@@ -182,10 +225,14 @@ class _Convertible(BaseModel):
     ratio: Annotated[float, Field(gt=0)] = 0.5
     inner: _Inner | None = None
     rows: Annotated[list[dict[str, JsonValue]], Field(max_length=2)]
+    labels: Annotated[dict[str, Annotated[str, Field(max_length=8)]], Field(max_length=2)] = {}
+    amount: Annotated[
+        int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 4})
+    ] = 1
 
 
 def test_conversion_keeps_what_can_be_said() -> None:
-    """An exclusive minimum, an optional object and rows of any JSON have structural forms."""
+    """An exclusive minimum, an optional object, rows of any JSON, labels and quantities have structural forms."""
     assert crdgen.structural(_Convertible) == {
         "type": "object",
         "properties": {
@@ -200,6 +247,12 @@ def test_conversion_keeps_what_can_be_said() -> None:
                 "maxItems": 2,
                 "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
             },
+            "labels": {
+                "type": "object",
+                "maxProperties": 2,
+                "additionalProperties": {"maxLength": 8, "type": "string"},
+            },
+            "amount": {"x-kubernetes-int-or-string": True, "maxLength": 4, "default": 1},
         },
         "required": ["rows"],
     }
