@@ -1,4 +1,4 @@
-"""Downloads over http and https: resumes what broke off, retries what may heal, keeps only what fits its digest.
+"""Downloads over http: resumes what broke off, retries what may heal, keeps only what fits its digest.
 
 A partial file is taken up again only when the server confirms that it still has the same bytes (If-Range with the
 ETag or date it gave), or when the promised digest will tell at the end; a resumed file that does not fit its digest
@@ -6,35 +6,39 @@ is fetched once more from the start. An address without a digest is asked whethe
 are in the cache (If-None-Match) before they are transferred again. The caller holds the partial file's lock.
 """
 
-import random
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
 
-from midstream_artifacts import headers, notes, partials
+from midstream_artifacts import headers, notes, partials, verdicts
 from midstream_artifacts.cache import Artifact, Cache
 from midstream_artifacts.errors import (
     CacheError,
     DigestMismatch,
-    SourceDenied,
     SourceError,
-    SourceNotFound,
-    SourceRefused,
     SourceTooLarge,
     SourceUnreachable,
     redacted,
 )
-from midstream_artifacts.http import Answer, Web
+from midstream_artifacts.http import Answer
 from midstream_artifacts.patience import Attempt, Patience
 from midstream_artifacts.progress import Meter
 
 _PROGRESS = 1 << 20
 """Bytes that a failing attempt must bring so that it does not count as a failure in a row."""
-_RETRIED = {408, 425, 429}
-"""Client errors that are no verdict on the request. All 5xx are retried too."""
+
+
+class Asks(Protocol):
+    """Asks for an address: `http.Web`, or a registry that knows how to log in."""
+
+    def get(self, uri: str, headers: Mapping[str, str]) -> AbstractContextManager[Answer]: ...
 
 
 def download(
     uri: str,
     cache: Cache,
     *,
+    web: Asks,
     sha256: str | None,
     size_limit: int,
     patience: Patience,
@@ -56,7 +60,7 @@ def download(
                 size_limit=size_limit,
                 attempt=attempt,
                 meter=meter,
-            ).run(Web(patience, attempt), patience)
+            ).run(web, patience)
         except (DigestMismatch, CacheError):
             partial.discard()
             raise
@@ -66,15 +70,6 @@ def download(
             raise
     meter.finished(artifact.size)
     return artifact
-
-
-class _Busy(Exception):
-    """The server asks to come again, and maybe when."""
-
-    def __init__(self, error: SourceUnreachable, after_s: float) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.after_s = after_s
 
 
 class _Download:
@@ -101,7 +96,7 @@ class _Download:
         self._meter = meter
         self._seen_path = cache.seen(partials.name_of(uri, None))
 
-    def run(self, web: Web, patience: Patience) -> Artifact:
+    def run(self, web: Asks, patience: Patience) -> Artifact:
         """Try until the bytes are here, the failures in a row are too many, or the time is up."""
         failures = 0
         distrusts_parts = False
@@ -110,13 +105,10 @@ class _Download:
             try:
                 unchanged = self._transfer(web)
                 return unchanged or self._kept()
-            except _Busy as busy:
-                error: SourceError = busy.error
-                least_s = min(busy.after_s, patience.retry_after_limit_s)
             except SourceError as caught:
                 if not caught.transient:
                     raise
-                error, least_s = caught, 0.0
+                error = caught
             except DigestMismatch:
                 if distrusts_parts or not self._partial.is_resumed:
                     raise
@@ -127,8 +119,7 @@ class _Download:
             failures = 1 if self._partial.size - before >= _PROGRESS else failures + 1
             if failures >= patience.attempts:
                 raise error
-            longest_s = min(patience.backoff_s * 2 ** (failures - 1), patience.backoff_limit_s)
-            self._attempt.wait(least_s + random.uniform(0, longest_s))  # noqa: S311 - jitter, no secret
+            self._attempt.wait(patience.wait_s(failures, error))
 
     def _kept(self) -> Artifact:
         validator = self._partial.validator
@@ -139,7 +130,7 @@ class _Download:
                 note.write(self._seen_path)
         return artifact
 
-    def _transfer(self, web: Web) -> Artifact | None:
+    def _transfer(self, web: Asks) -> Artifact | None:
         """Ask once and take in the answer: the partial file is complete then.
 
         Returns the cached artifact when the server says that it is still what the address holds.
@@ -168,17 +159,12 @@ class _Download:
                 case 206 | 416 if resumes:
                     self._start_over(answer)
                 case _:
-                    raise self._refusal(answer)
+                    raise verdicts.refusal(answer)
             self._receive(answer)
         return None
 
     def _begin(self, answer: Answer) -> None:
-        encoding = answer.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in {"", "identity"}:
-            raise SourceRefused(
-                f"{answer.shown} sends the file packed ({encoding!r}) though asked not to; its digest would not be "
-                "the file's. Switch Content-Encoding off on the server"
-            )
+        verdicts.require_plain(answer)
         total = headers.length(answer.headers)
         self._require_size(total or 0)
         self._partial.begin(headers.validator(answer.headers), total)
@@ -235,17 +221,3 @@ class _Download:
             raise SourceTooLarge(
                 f"{self._shown} has {size} bytes or more, and the size limit is {self._limit} bytes"
             )
-
-    def _refusal(self, answer: Answer) -> Exception:
-        said = f"{answer.shown} answers {answer.status}"
-        match answer.status:
-            case 401 | 403:
-                return SourceDenied(f"{said}; give an address that may be read without logging in")
-            case 404 | 410:
-                return SourceNotFound(f"{said}; correct the address, or put the file there")
-            case status if status in _RETRIED or status >= 500:
-                return _Busy(SourceUnreachable(said), headers.retry_after_s(answer.headers))
-            case _:
-                return SourceRefused(
-                    f"{said}, where 200 was expected; give the address of the file itself"
-                )

@@ -87,6 +87,11 @@ class SourceUnreachable(SourceError):
 
     transient = True
 
+    def __init__(self, text: str, after_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.after_s = after_s
+        """Seconds that the server asks to wait before it is asked again."""
+
 
 class SourceTimeout(SourceError):
     """The transfer was not done in the time it had."""

@@ -9,8 +9,13 @@ from collections.abc import Callable
 
 from midstream_artifacts import download, local, partials
 from midstream_artifacts.cache import Artifact, Cache
+from midstream_artifacts.errors import DigestMismatch, SourceTooLarge
+from midstream_artifacts.http import Web
 from midstream_artifacts.patience import Attempt, Patience
+from midstream_artifacts.pins import described
 from midstream_artifacts.progress import Meter, Progress
+from midstream_artifacts.references import Reference
+from midstream_artifacts.registry import RegistryAccess, Repository
 from midstream_artifacts.sources import Source
 
 SIZE_LIMIT = 2 << 30
@@ -23,6 +28,7 @@ def fetch(
     *,
     sha256: str | None = None,
     size_limit: int = SIZE_LIMIT,
+    registry: RegistryAccess = RegistryAccess(),
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     patience: Patience = Patience(),
@@ -31,8 +37,9 @@ def fetch(
 
     With `sha256` (64 lower-case hexadecimal digits) only bytes with that digest are kept, and a copy that is in the
     cache already is returned without touching the source. Without it the source is read, and the artifact tells the
-    digest. `size_limit` is in bytes. `progress` is called in this thread, at most every half second and once at the
-    end. `cancelled` is asked often, from a second thread too; true ends the fetch with `FetchCancelled`.
+    digest. `size_limit` is in bytes. `registry` says how an `oci://` source may be asked. `progress` is called in this
+    thread, at most every half second and once at the end. `cancelled` is asked often, from a second thread too; true
+    ends the fetch with `FetchCancelled`.
 
     Raises an `ArtifactError`. What was downloaded of a broken transfer stays and is resumed by the next fetch;
     bytes with a wrong digest are never kept.
@@ -47,12 +54,20 @@ def fetch(
         return local.copy(
             source.path, cache, sha256=sha256, size_limit=size_limit, attempt=attempt, meter=meter
         )
-    with cache.lock(partials.name_of(source.absolute_uri, sha256), attempt.check):
+    uri = source.absolute_uri
+    web: download.Asks = Web(patience, attempt)
+    if source.reference is not None:
+        web = repository = Repository(source.reference, registry, patience, attempt)
+        uri, sha256 = _blob(repository, sha256, size_limit, patience, attempt)
+        if (cached := cache.get(sha256)) is not None:
+            return cached
+    with cache.lock(partials.name_of(uri, sha256), attempt.check):
         if sha256 is not None and (cached := cache.get(sha256)) is not None:
             return cached  # another thread or process was faster
         return download.download(
-            source.absolute_uri,
+            uri,
             cache,
+            web=web,
             sha256=sha256,
             size_limit=size_limit,
             patience=patience,
@@ -66,6 +81,7 @@ def resolve(
     cache: Cache,
     *,
     size_limit: int = SIZE_LIMIT,
+    registry: RegistryAccess = RegistryAccess(),
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     patience: Patience = Patience(),
@@ -78,7 +94,30 @@ def resolve(
         source,
         cache,
         size_limit=size_limit,
+        registry=registry,
         progress=progress,
         cancelled=cancelled,
         patience=patience,
     )
+
+
+def _blob(
+    repository: Repository,
+    sha256: str | None,
+    size_limit: int,
+    patience: Patience,
+    attempt: Attempt,
+) -> tuple[str, str]:
+    """Return the address of the model file in a registry, and its digest."""
+    reference: Reference = repository.reference
+    pinned = described(repository, patience, attempt)
+    if sha256 is not None and pinned.sha256 != sha256:
+        raise DigestMismatch(
+            f"{reference} holds a model with sha256 {pinned.sha256} ({pinned.size} bytes), and the manifest "
+            f"promises {sha256}; correct the sha256 or the address. Nothing was fetched"
+        )
+    if pinned.size > size_limit:
+        raise SourceTooLarge(
+            f"{reference} holds a model of {pinned.size} bytes, and the size limit is {size_limit} bytes"
+        )
+    return repository.uri("blobs", f"sha256:{pinned.sha256}"), pinned.sha256

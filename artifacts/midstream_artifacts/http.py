@@ -10,7 +10,8 @@ time-outs for connection and next bytes hold.
 import logging
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
@@ -36,6 +37,15 @@ _WATCH_S = 0.2
 
 # On level DEBUG this logger writes whole request lines, secrets in the query included.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
+
+
+_COMMON = {
+    "User-Agent": f"midstream/{__version__}",
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+}
+_NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"}
+"""What OpenSSL calls an answer that is not TLS."""
 
 
 class Answer:
@@ -85,29 +95,39 @@ class Answer:
 class Web:
     """Asks, within the patience of one attempt. Belongs to one thread."""
 
-    def __init__(self, patience: Patience, attempt: Attempt) -> None:
+    def __init__(
+        self, patience: Patience, attempt: Attempt, plain: str = "write http:// if that is meant"
+    ) -> None:
         self._patience = patience
         self._attempt = attempt
+        self._plain = plain
+        """What to do about a server that does not speak TLS, for the message."""
 
     @contextmanager
-    def get(self, uri: str, headers: Mapping[str, str]) -> Iterator[Answer]:
+    def get(
+        self,
+        uri: str,
+        headers: Mapping[str, str],
+        *,
+        login: Mapping[str, str] | None = None,
+        method: str = "GET",
+    ) -> Iterator[Answer]:
         """Ask for `uri` and yield the answer to the last redirect.
 
-        Raises `SourceUnreachable`, `SourceTimeout`, `SourceRefused` (redirects, certificate) or `InvalidSource`.
+        `login` are headers for the server of `uri` alone. Raises `SourceUnreachable`, `SourceTimeout`,
+        `SourceRefused` (redirects, certificate) or `InvalidSource`.
         """
         here = urlsplit(uri)
-        home, login = _origin(here), _login(here)
+        home, login = _origin(here), _login(here) if login is None else login
         with closing(_Pools()) as pools:
             for _ in range(self._patience.redirects + 1):
                 asked = {
-                    "User-Agent": f"midstream/{__version__}",
-                    "Accept": "*/*",
-                    "Accept-Encoding": "identity",
+                    **_COMMON,
                     # Who redirects us elsewhere must not learn the password, nor may the other place.
                     **(login if _origin(here) == home else {}),
                     **headers,
                 }
-                with self._open(pools, here, asked).open() as answer:
+                with self._open(pools, method, here, asked).open() as answer:
                     where = answer.headers.get("location")
                     if answer.status not in _REDIRECTS or where is None:
                         yield answer
@@ -118,7 +138,28 @@ class Web:
                 f"{redacted(here.geturl())}; give the address of the file itself"
             )
 
-    def _open(self, pools: "_Pools", parts: SplitResult, headers: Mapping[str, str]) -> Answer:
+    @contextmanager
+    def send(
+        self, method: str, uri: str, headers: Mapping[str, str], body: bytes | Iterable[bytes]
+    ) -> Iterator[Answer]:
+        """Send `body` to `uri` and yield the answer. Redirects are not followed: a body is sent once.
+
+        A body in pieces needs a Content-Length among the headers; what its iterator raises passes through.
+        Raises what `get` raises.
+        """
+        with closing(_Pools()) as pools:
+            asked = {**_COMMON, **headers}
+            with self._open(pools, method, urlsplit(uri), asked, body).open() as answer:
+                yield answer
+
+    def _open(
+        self,
+        pools: "_Pools",
+        method: str,
+        parts: SplitResult,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None = None,
+    ) -> Answer:
         self._attempt.check()
         shown = redacted(parts.geturl())
         bare = urlunsplit(
@@ -128,10 +169,11 @@ class Web:
             connect=self._attempt.at_most(self._patience.connect_s),
             read=self._attempt.at_most(self._patience.read_s),
         )
-        with _explained(shown):
+        with _explained(shown, self._plain):
             response = pools.manager_for(parts).request(
-                "GET",
+                method,
                 bare,
+                body=body,
                 headers=dict(headers),
                 timeout=timeout,
                 preload_content=False,
@@ -186,25 +228,29 @@ def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port
 
 
-def _login(parts: SplitResult) -> dict[str, str]:
+def _login(parts: SplitResult) -> Mapping[str, str]:
     if parts.username is None:
         return {}
-    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return urllib3.make_headers(basic_auth=pair)
+    return basic(unquote(parts.username), unquote(parts.password or ""))
+
+
+def basic(user: str, password: str) -> Mapping[str, str]:
+    """Return the header that logs in with a password."""
+    return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
 
 
 @contextmanager
-def _explained(shown: str) -> Iterator[None]:
+def _explained(shown: str, plain: str = "") -> Iterator[None]:
     """Turn the library's errors into ours. Its texts are not repeated: some hold whole addresses."""
     try:
         yield
     except (exceptions.LocationParseError, exceptions.LocationValueError) as error:
         raise InvalidSource(f"{shown} is not an address that can be asked") from error
     except exceptions.HTTPError as error:
-        raise _translated(shown, error) from error
+        raise _translated(shown, error, plain) from error
 
 
-def _translated(shown: str, error: exceptions.HTTPError) -> SourceError:
+def _translated(shown: str, error: exceptions.HTTPError, plain: str) -> SourceError:
     cause = _innermost(error)
     match error, cause:
         case exceptions.NameResolutionError(), _:
@@ -222,6 +268,8 @@ def _translated(shown: str, error: exceptions.HTTPError) -> SourceError:
                 f"{shown}: the certificate is not trusted ({shortened(cause.verify_message)}); for a private "
                 "authority name its file in SSL_CERT_FILE"
             )
+        case _, ssl.SSLError(reason=str(reason)) if reason in _NO_TLS:
+            return SourceRefused(f"{shown}: the server does not speak TLS there; {plain}")
         case exceptions.ProxyError(), _:
             return SourceUnreachable(
                 f"{shown}: the proxy does not answer; look at HTTP_PROXY and HTTPS_PROXY"

@@ -45,7 +45,7 @@ def copy(
 
     Raises a `SourceError`, `DigestMismatch`, a `CacheError` or `FetchCancelled`; then nothing is kept.
     """
-    with _opened(path) as source:
+    with opened(path) as source:
         total = os.fstat(source).st_size
         _require_size(path, total, size_limit)
         cache.require_room(total)
@@ -62,7 +62,8 @@ def copy(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def opened(path: Path) -> Iterator[int]:
+    """Yield a descriptor of the regular file `path`. Raises a `SourceError`."""
     try:
         _require_regular(path, path.stat().st_mode)
         # Not blocking, in case that a FIFO has taken the file's place since.
@@ -74,6 +75,15 @@ def _opened(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def read_failed(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while reading `path` into a `SourceError`."""
+    try:
+        yield
+    except OSError as error:
+        raise _explained(path, error) from error
 
 
 def _move(path: Path, cache: Cache, source: int, target: int) -> int:
@@ -88,10 +98,8 @@ def _move(path: Path, cache: Cache, source: int, target: int) -> int:
         if error.errno == errno.EIO:
             raise _explained(path, error) from error
         # Not across these two file systems, or not in this sandbox: by hand then.
-    try:
+    with read_failed(path):
         data = os.read(source, 1 << 20)
-    except OSError as error:
-        raise _explained(path, error) from error
     view = memoryview(data)
     with cache.writing():
         while view:

@@ -4,11 +4,20 @@
 package calls its `check`, so that no transfer outlives its deadline or its caller's wish.
 """
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from midstream_artifacts.errors import FetchCancelled, SourceTimeout
+from midstream_artifacts.errors import (
+    FetchCancelled,
+    SourceError,
+    SourceTimeout,
+    SourceUnreachable,
+)
+
+_T = TypeVar("_T")
 
 _SLICE_S = 0.1
 """Seconds until a wait looks again whether it was cancelled."""
@@ -34,6 +43,13 @@ class Patience:
     """Longest wait that a server may ask for (`Retry-After`)."""
     redirects: int = 5
     """Redirects in a row that are followed."""
+
+    def wait_s(self, failures: int, error: SourceError) -> float:
+        """Return how long to wait after so many failures in a row, the last of which was `error`."""
+        asked_s = error.after_s if isinstance(error, SourceUnreachable) else 0.0
+        longest_s = min(self.backoff_s * 2 ** (failures - 1), self.backoff_limit_s)
+        jitter_s = random.uniform(0, longest_s)  # noqa: S311 - jitter, no secret
+        return min(asked_s, self.retry_after_limit_s) + jitter_s
 
 
 class Attempt:
@@ -70,3 +86,18 @@ class Attempt:
         while (left := end - time.monotonic()) > 0:
             time.sleep(self.at_most(min(left, _SLICE_S)))
             self.check()
+
+
+def retried(patience: Patience, attempt: Attempt, work: Callable[[], _T]) -> _T:
+    """Do `work` until it succeeds, fails for good, or has failed too often; return what it returns."""
+    failures = 0
+    while True:
+        attempt.check()
+        try:
+            return work()
+        except SourceError as error:
+            failures += 1
+            if not error.transient or failures >= patience.attempts:
+                raise
+            wait_s = patience.wait_s(failures, error)
+        attempt.wait(wait_s)

@@ -1,6 +1,6 @@
 """Addresses: what a manifest's `uri` means, before anything is read.
 
-`Source.parse` is pure. It accepts a plain path, `file:`, `http://` and `https://`, and refuses everything
+`Source.parse` is pure. It accepts a plain path, `file:`, `http://`, `https://` and `oci://`, and refuses everything
 else with a text that says what to write instead. A relative path is relative to the folder of the manifest.
 It does not look whether the file is there, and never resolves symbolic links or `..`: both are the file
 system's business at the moment of fetching, so that a link which is swapped later is followed anew.
@@ -13,8 +13,9 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from midstream_artifacts.errors import InvalidSource, UnsupportedScheme, redacted
+from midstream_artifacts.references import Reference
 
-SUPPORTED = "a path, file:, http:// or https://"
+SUPPORTED = "a path, file:, http://, https:// or oci://"
 """The kinds of address there are, as messages list them."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -29,7 +30,9 @@ class Source:
     absolute_uri: str
     """The complete address, secrets included: what the engine's config document carries."""
     path: Path | None
-    """Absolute path of a local file; None for http and https."""
+    """Absolute path of a local file; None for all others."""
+    reference: Reference | None = None
+    """What an `oci://` address means; None for all others."""
 
     @classmethod
     def parse(cls, uri: str, base: Path | None = None) -> "Source":
@@ -49,6 +52,9 @@ class Source:
         match scheme.group().lower():
             case "http:" | "https:":
                 return cls._remote(uri)
+            case "oci:":
+                reference = Reference.parse(uri)
+                return cls(absolute_uri=str(reference), path=None, reference=reference)
             case "file:":
                 return cls._local(uri, _path_of_file_url(uri), base)
             case name:

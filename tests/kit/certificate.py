@@ -45,6 +45,21 @@ def write(path: Path) -> Path:
     return path
 
 
+def body(path: Path) -> str:
+    """Return the certificate in the file that `write` wrote, as Base64 on one line."""
+    lines = path.read_text().partition("-----END CERTIFICATE-----")[0].splitlines()
+    return "".join(lines[1:])
+
+
+def sign(path: Path, message: bytes) -> bytes:
+    """Sign with the key in the file that `write` wrote; return 64 bytes, as JSON Web Tokens have them (ES256)."""
+    lines = path.read_text().partition("-----BEGIN EC PRIVATE KEY-----")[2].splitlines()
+    key = base64.b64decode("".join(lines[1:-1]))
+    begin = key.index(b"\x02\x01\x01\x04\x20") + 5
+    r, s = _numbers(int.from_bytes(key[begin : begin + 32]), message)
+    return r.to_bytes(32) + s.to_bytes(32)
+
+
 def _body(public: bytes) -> bytes:
     now = datetime.now(UTC)
     times = [f"{now + timedelta(days=days):%y%m%d%H%M%SZ}".encode() for days in (-1, 1)]
@@ -67,12 +82,16 @@ def _body(public: bytes) -> bytes:
 
 
 def _signature(secret: int, message: bytes) -> bytes:
+    return _sequence(*map(_integer, _numbers(secret, message)))
+
+
+def _numbers(secret: int, message: bytes) -> tuple[int, int]:
     digest = int.from_bytes(hashlib.sha256(message).digest())
     once = secrets.randbelow(_N - 1) + 1
     point = _times(once, _G)
     assert point is not None
     r = point[0] % _N
-    return _sequence(_integer(r), _integer(pow(once, -1, _N) * (digest + r * secret) % _N))
+    return r, pow(once, -1, _N) * (digest + r * secret) % _N
 
 
 def _times(factor: int, point: Point) -> Point:

@@ -64,6 +64,7 @@ class Origin:
         self._scheme = "http" if tls is None else "https"
         self._lock = threading.Lock()
         self._answers: dict[str, list[Answer]] = {}
+        self._queries: dict[str, Answer] = {}
         self.requests: list[Request] = []
         self.free = threading.Event()
         """Set at the end: answers that wait for it let go of their connections."""
@@ -71,6 +72,11 @@ class Origin:
     def serve(self, path: str, *answers: Answer) -> str:
         """Answer requests for `path` with these, in turn; return its address."""
         self._answers[path] = list(answers)
+        return self.url(path)
+
+    def serve_queries(self, path: str, answer: Answer) -> str:
+        """Answer requests for `path` with any query; return its address."""
+        self._queries[path] = answer
         return self.url(path)
 
     def url(self, path: str) -> str:
@@ -82,6 +88,8 @@ class Origin:
         with self._lock:
             headers = {name.lower(): value for name, value in handler.headers.items()}
             self.requests.append(Request(handler.path, headers))
+            if answer := self._queries.get(handler.path.partition("?")[0]):
+                return answer
             answers = self._answers.get(handler.path, [status(404)])
             return answers.pop(0) if len(answers) > 1 else answers[0]
 

@@ -101,7 +101,9 @@ def test_invalid_addresses_say_what_would_be_right(uri: str, text: str) -> None:
 )
 def test_unsupported_scheme_lists_the_supported_ones(uri: str) -> None:
     """A scheme that is not there is told apart from one that is misspelled: both see the list."""
-    with pytest.raises(UnsupportedScheme, match="a path, file:, http:// or https://") as caught:
+    with pytest.raises(
+        UnsupportedScheme, match="a path, file:, http://, https:// or oci://"
+    ) as caught:
         Source.parse(uri, BASE)
     assert caught.value.reason == "UnsupportedScheme"
 
