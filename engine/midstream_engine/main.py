@@ -22,6 +22,7 @@ from midstream_api.engineconfig import ResolvedModel
 from midstream_artifacts.cache import Cache
 from midstream_artifacts.errors import ArtifactError
 from midstream_artifacts.fetch import fetch
+from midstream_artifacts.registry import RegistryAccess
 from midstream_artifacts.sources import Source as Address
 from midstream_engine import events, memory, scheduling
 from midstream_engine.channel import Channel
@@ -73,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 _OPTIONAL = (
     "threads",
     "partition",
+    "registry_config",
     "infer_seconds",
     "receive_seconds",
     "drain_seconds",
@@ -266,6 +268,7 @@ def _fetcher(cache: Cache, settings: Settings) -> Fetch:
                 cache,
                 sha256=model.sha256,
                 size_limit=settings.size_limit,
+                registry=RegistryAccess(settings.registry_config, model.insecure),
                 cancelled=cancelled,
             )
         except ArtifactError as error:
@@ -318,6 +321,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     serve.add_argument("--memory-limit", type=int, help="bytes; default: the cgroup's")
     serve.add_argument("--threads", type=int, help="for large batches")
     serve.add_argument("--partition", help="this engine's name in answers")
+    serve.add_argument(
+        "--registry-config", type=Path, help="Docker config JSON with logins; may appear later"
+    )
     serve.add_argument("--infer-seconds", type=float, help="the longest one step may run")
     serve.add_argument("--receive-seconds", type=float, help="for a request to arrive")
     serve.add_argument("--drain-seconds", type=float, help="for requests under way at a stop")

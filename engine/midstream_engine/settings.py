@@ -44,5 +44,7 @@ class Settings:
     """Bytes; None: the cgroup's limit."""
     size_limit: int = 2 << 30
     """Bytes of one model file."""
+    registry_config: Path | None = None
+    """Logins at registries, a Docker config JSON file: read at each fetch, and not there means none."""
     partition: str = field(default_factory=socket.gethostname)
     """This engine's name in answers."""
