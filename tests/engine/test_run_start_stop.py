@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kit import client, models, wire
-from kit.serving import Service, manifest_of, serving
+from kit.serving import Service, manifest_of, serving, version_in
 
 
 @pytest.fixture
@@ -67,9 +67,29 @@ def crashes(folder: Path) -> None:
     models.crashes_process(folder / "one.onnx")
 
 
+def undeployed(folder: Path) -> None:
+    with (folder / "pipeline.yaml").open("a") as file:
+        file.write("  deployed: false\n")
+
+
+def undeployed_and_empty(folder: Path) -> None:
+    text = (folder / "pipeline.yaml").read_text()
+    (folder / "pipeline.yaml").write_text(
+        text[: text.index("  steps:")] + "  steps: []\n  deployed: false\n"
+    )
+
+
+def pinned(folder: Path) -> None:
+    with (folder / "pipeline.yaml").open("a") as file:
+        file.write("  version: 3f2b1a0c-9d8e-5f7a-8b6c-5d4e3f2a1b0c\n")
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason", "said"),
     [
+        (undeployed, "NotDeployed", "spec.deployed: deployed is false"),
+        (undeployed_and_empty, "NotDeployed", "spec.deployed: deployed is false"),
+        (pinned, "VersionNotHere", "is not the version of these steps"),
         (no_manifest, "InvalidManifest", "pipeline.yaml: no such file"),
         (broken_manifest, "InvalidManifest", "missing field 'spec'"),
         (no_model, "SourceNotFound", "one.onnx"),
@@ -90,6 +110,19 @@ def test_what_cannot_serve_does_not_start(
     last = json.loads(ended.stdout.splitlines()[-1])
     assert (last["event"], last["reason"]) == ("cannot_start", reason)
     assert said in last["message"]
+
+
+def test_what_only_a_cluster_acts_on_is_noted_and_left_aside(folder: Path) -> None:
+    """A manifest for a cluster serves here, too, and its own version may be written in it."""
+    path = folder / "pipeline.yaml"
+    own = version_in(path.read_text(), folder)
+    with path.open("a") as file:
+        file.write(f"  deployment: {{replicas: 3}}\n  tags: [blue]\n  version: {own}\n")
+    with serving(path) as service:
+        note = service.events[service.wait_for("left_aside")]
+        assert client.infer(service.port).version == own
+    assert note["fields"] == ["deployment", "tags"]
+    assert note["message"] == "note: only a cluster acts on spec.deployment and spec.tags"
 
 
 def test_people_are_told_on_standard_error(folder: Path) -> None:

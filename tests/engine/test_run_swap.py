@@ -159,9 +159,19 @@ def other_outputs(folder: Path) -> str:
     return manifest(folder, "three")
 
 
+def undeployed(folder: Path) -> str:
+    return manifest(folder, "two") + "  deployed: false\n"
+
+
+def pinned(folder: Path) -> str:
+    return manifest(folder, "one") + f"  version: {version_in(manifest(folder, 'two'), folder)}\n"
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (undeployed, "NotDeployed"),
+        (pinned, "VersionNotHere"),
         (broken_yaml, "InvalidManifest"),
         (unknown_field, "InvalidManifest"),
         (missing_model, "SourceNotFound"),
@@ -187,7 +197,7 @@ def test_a_refused_change_leaves_the_old_version_serving(
     assert refused["reason"] == reason
     assert (during.version, during.outputs) == (before.version, before.outputs)
     assert (status["version"], status["ready"]) == (before.version, True)
-    if reason in {"InvalidManifest", "SourceNotFound"}:
+    if reason in {"InvalidManifest", "SourceNotFound", "NotDeployed", "VersionNotHere"}:
         assert status["manifest"]["accepted"] is False
         assert str(folder / "pipeline.yaml") in status["manifest"]["problems"][0]
     else:

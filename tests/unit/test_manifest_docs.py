@@ -34,7 +34,9 @@ def _fields(schema: dict[str, Any]) -> Iterator[str]:
 def test_every_field_is_shown_and_explained() -> None:
     """Each field of the CRD is in the long example and in the table."""
     version = crdgen.pipeline_crd()["spec"]["versions"][0]
-    fields = set(_fields(version["schema"]["openAPIV3Schema"]))
+    properties = version["schema"]["openAPIV3Schema"]["properties"]
+    written = {key: each for key, each in properties.items() if key != "status"}
+    fields = set(_fields({"properties": written}))
     longest = max(MANIFESTS, key=len)
     table = PAGE.partition("## Fields")[2].partition("\n## ")[0]
     assert len(fields) > 15

@@ -91,6 +91,14 @@ def test_without_an_assignment_stable_is_served(watched: Watched) -> None:
     assert [ID_A] == watched.serve
 
 
+def test_an_empty_assignment_says_as_much_as_none(watched: Watched) -> None:
+    """The kubelet projects an annotation that a pod does not have as an empty file: stable is served, all is well."""
+    watched.folder.write(A, B)
+    watched.folder.put(names.ASSIGNMENT_FILE, b"")
+    assert watched.look() is None
+    assert watched.serve == [ID_A]
+
+
 def test_a_new_assignment_for_the_same_sequence_is_obeyed(watched: Watched) -> None:
     """Prepare first, serve later: the index stays as it is."""
     watched.folder.write(A, B, serve=A)

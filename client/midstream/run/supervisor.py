@@ -26,7 +26,7 @@ from midstream.run.console import Console, duration, sentence
 from midstream.run.folder import ConfigFolder
 from midstream.run.rollout import Death
 from midstream.run.watch import Watch
-from midstream.run.wishes import Outcome, Unusable, Wish, Wishes
+from midstream.run.wishes import Outcome, Unusable, Wish, Wishes, left_aside
 from midstream.run.worker import Launch, Worker
 from midstream_artifacts.cache import Cache
 from midstream_artifacts.progress import Progress
@@ -120,6 +120,9 @@ class Supervisor:
         outcome = self._first.result()
         if isinstance(outcome, Unusable):
             raise CannotStart(outcome.refusal.reason, "\n".join(outcome.problems))
+        if fields := left_aside(outcome.manifest):
+            text = f"note: only a cluster acts on spec.{' and spec.'.join(fields)}"
+            self._console.say("left_aside", text, fields=fields)
         return outcome
 
     async def _serve(self, listener: socket.socket, first: Wish) -> None:

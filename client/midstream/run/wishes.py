@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from midstream import manifest as manifests
-from midstream import resolve
+from midstream import problems, resolve
 from midstream.manifest import Manifest, ManifestError
+from midstream.problems import FieldPath
 from midstream.resolve import Resolved, ResolveError, StepProgress
 from midstream.run import watch
 from midstream.run.rollout import Refusal
@@ -67,15 +68,45 @@ def wish(
     except ManifestError as error:
         if known is not None:
             known(states)
-        problems = tuple(str(error).splitlines())
-        return Unusable(Refusal("InvalidManifest", problems[0]), problems)
+        lines = tuple(str(error).splitlines())
+        return Unusable(Refusal("InvalidManifest", lines[0]), lines)
     if known is not None:
         known({**watch.signatures(watch.local_models(manifest)), **states})
+    if not manifest.pipeline.spec.deployed:
+        return _unusable(
+            manifest,
+            "NotDeployed",
+            ("spec", "deployed"),
+            "deployed is false, so there is nothing to serve",
+            "remove the field, or make it true, to serve it here",
+        )
     try:
         resolved = resolve.resolve(manifest, cache, progress, cancelled)
     except ResolveError as error:
         return Unusable(Refusal(error.reason, str(error), transient=error.transient), (str(error),))
+    pinned = manifest.pipeline.spec.version
+    if pinned and pinned != resolved.version:
+        return _unusable(
+            manifest,
+            "VersionNotHere",
+            ("spec", "version"),
+            f"{pinned} is not the version of these steps, and there is no history here",
+            f"remove the field to serve these, which are {resolved.version}",
+        )
     return Wish(resolved, manifest, seen, (time.monotonic() - seen) * 1e3)
+
+
+def _unusable(
+    manifest: Manifest, reason: str, at: FieldPath, message: str, suggestion: str
+) -> Unusable:
+    text = problems.at(manifest.path, manifest.problem(at, message, suggestion))
+    return Unusable(Refusal(reason, text), (text,))
+
+
+def left_aside(manifest: Manifest) -> list[str]:
+    """Return the fields of the manifest that only a cluster acts on."""
+    spec = manifest.pipeline.spec
+    return [field for field in ("deployment", "tags") if field in spec.model_fields_set]
 
 
 _NICENESS = 5
