@@ -7,7 +7,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 
 BIN := .venv/bin
-PACKAGES := crds artifacts engine operator client
+PACKAGES := crds artifacts engine loadbalancer operator client
 PIPELINE ?= examples/house-price/pipeline.yaml
 ARGS ?=
 export PYTHON

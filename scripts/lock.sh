@@ -18,11 +18,18 @@ compile() {
     echo "wrote requirements/$output.txt"
 }
 
-# What is shared is bound from file to file: dev.txt repeats run.txt, train.txt fits into the same environment.
-for output in run dev train bench; do
+# What is shared is bound from file to file: dev.txt repeats run.txt and engine-lb.txt, train.txt fits into the
+# same environment, and what an image holds has the versions that the tests ran with.
+for output in run engine-lb dev engine operator train bench; do
     case $output in
     run) compile "$@" ../pyproject.toml --extra client run.in --output-file run.txt ;;
-    dev) compile "$@" ../pyproject.toml --extra client run.in dev.in --constraint run.txt --output-file dev.txt ;;
+    engine-lb) compile "$@" engine-lb.in --output-file engine-lb.txt ;;
+    dev)
+        compile "$@" ../pyproject.toml --extra client --extra operator run.in engine-lb.in dev.in \
+            --constraint run.txt --constraint engine-lb.txt --output-file dev.txt
+        ;;
+    engine) compile "$@" ../pyproject.toml --extra engine --constraint dev.txt --output-file engine.txt ;;
+    operator) compile "$@" ../pyproject.toml --extra operator --constraint dev.txt --output-file operator.txt ;;
     train) compile "$@" train.in --constraint dev.txt --output-file train.txt ;;
     bench) compile "$@" bench.in --output-file bench.txt ;;
     esac

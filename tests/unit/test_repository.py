@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("artifacts", "client", "crds", "engine", "operator", "hub")
-REQUIREMENTS = ("run", "dev", "train", "bench")
+ROOMS = ("artifacts", "client", "crds", "engine", "hub", "loadbalancer", "operator")
+REQUIREMENTS = ("run", "dev", "train", "bench", "engine", "operator", "engine-lb")
 NOT_OURS = re.compile(r"^(\.git|\.venv.*|\.cache|.*_cache|\.hypothesis|dist|__pycache__)$")
 
 # Taken apart, so that this file does not contain what it looks for.
@@ -98,6 +98,12 @@ def test_every_pin_has_a_hash(name: str) -> None:
 def test_tools_do_not_move_what_runs() -> None:
     """Tests run on exactly the versions that `make run` installs."""
     assert pins("run") <= pins("dev")
+
+
+@pytest.mark.parametrize("name", ["engine", "operator", "engine-lb"])
+def test_images_hold_what_was_tested(name: str) -> None:
+    """What an image installs has the versions that the tests ran with."""
+    assert pins(name) <= pins("dev")
 
 
 def test_training_fits_into_the_same_environment() -> None:
