@@ -135,12 +135,10 @@ class _Rollout:
         serving = [pod for pod in self._pods if pod.ready and _serving(pod) == self._stable]
         failure = self._stable_failure()
         done = len(serving) >= self._seen.desired and not told
-        if self._seen.rejected is not None:
+        broken = failure is not None and not failure.transient and not serving
+        stage = Stage.DONE if done else Stage.STARTING
+        if self._seen.rejected is not None or broken:
             stage = Stage.FAILED
-        elif failure is not None and not failure.transient and not serving:
-            stage = Stage.FAILED
-        else:
-            stage = Stage.DONE if done else Stage.STARTING
         waits = SLOW_POLL_SECONDS if self._pods and not told else POLL_SECONDS
         return Plan(
             stage,
@@ -229,7 +227,7 @@ class _Rollout:
         return next((pod for pod in sick if not self._told_to_serve(pod)), next(iter(sick), None))
 
     def _canary(self) -> Pod | None:
-        """Choose the pod that tries the target first, and stay with it even while it is away: it may have died of it."""
+        """Choose the pod that tries the target first; stay with it while it is away, for it may have died of it."""
         for pod in self._pods:
             if self._told_to_serve(pod):
                 return pod
@@ -261,7 +259,7 @@ class _Rollout:
         hold: Sequence[Pod],
         only: Sequence[Pod] = (),
     ) -> Plan:
-        """Tell pods what to hold and serve; the others stay with the stable revision, and hear of it only if they must."""
+        """Tell pods what to hold and serve; the others stay with the stable revision, unasked where they can."""
         wanted = {}
         for pod in only or self._pods:
             held = [self._stable, *([self._target] if pod in hold else [])]
@@ -327,9 +325,14 @@ def _of(pod: Pod, revision: str) -> RevisionReport | None:
 
 
 def _failure(pod: Pod, report: RevisionReport) -> Failure:
+    message = f"engine {pod.name}: {report.message}"
+    missing = [each for each in report.models if str(each["name"]) not in message]
+    if missing and len(missing) == len(report.models):
+        models = ", ".join(f"step {each['step']!r}, model {each['name']!r}" for each in missing)
+        message = f"{message} ({models})"
     return Failure(
         revision=report.revision,
         reason=report.reason or "Unknown",
-        message=f"engine {pod.name}: {report.message}",
+        message=message,
         transient=report.transient,
     )
