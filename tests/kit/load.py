@@ -190,12 +190,13 @@ def open_loop(
     host: str = "127.0.0.1",
     core: int | None = None,
     realtime: bool = True,
+    read_answers: bool = False,
 ) -> Iterator[Running]:
     """`rate` requests a second at fixed times.
 
     A request that finds no free connection waits for one, and the wait counts. `realtime` asks for a real-time
     priority, so that a late answer is the server's doing and not the load's; where that is not permitted, it goes on
-    without.
+    without. `read_answers` keeps what the rows of each answer say, too.
     """
     plan = _Plan(
         host=host,
@@ -203,7 +204,7 @@ def open_loop(
         requests=tuple(requests),
         connections=connections,
         rate=rate,
-        read_answers=False,
+        read_answers=read_answers,
         core=core,
         realtime=realtime,
     )
