@@ -7,7 +7,7 @@ Blocking. Writes nothing on this machine. An upload that breaks off begins anew.
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -21,6 +21,7 @@ from midstream_artifacts.references import Reference
 from midstream_artifacts.registry import RegistryAccess, Repository
 
 _CHUNK = 1 << 18
+_TAG_DIGITS = 12
 _PATIENCE = Patience(read_s=300.0)
 """A registry may take minutes to store what it got before it answers."""
 
@@ -35,6 +36,8 @@ class Pushed:
     """The bytes of the model were sent; false when the registry had them."""
     tagged: bool
     """The tag is new or was moved; false when it named this manifest already."""
+    moved_from: str | None
+    """SHA-256 of the manifest that the tag named before; None when there was none, or the same."""
 
 
 def push(
@@ -48,16 +51,18 @@ def push(
     cancelled: Callable[[], bool] | None = None,
     patience: Patience = _PATIENCE,
 ) -> Pushed:
-    """Bring the regular file `path` to `reference`, which has a tag.
+    """Bring the regular file `path` to `reference`. One without a tag gets the first 12 digits of the file's SHA-256.
 
     `mount` is another repository of the registry that has the bytes: where the registry can, they are not sent again.
     With `sha256` a file with another digest is refused before anything is asked. Raises an `ArtifactError`.
     """
     attempt = Attempt(f"pushing {path} to {reference}", patience.total_s, cancelled)
-    repository = Repository(reference, access, patience, attempt, writes=True)
     with opened(path) as descriptor:
         digest, size = _hashed(path, descriptor, attempt)
         layout.require_promised(path, digest, size, sha256)
+        if reference.tag is None:
+            reference = replace(reference, tag=digest[:_TAG_DIGITS])
+        repository = Repository(reference, access, patience, attempt, writes=True)
         file = _File(path, descriptor, digest, size, attempt, Meter(progress))
 
         def upload() -> bool:
@@ -71,9 +76,12 @@ def push(
     )
     body = layout.manifest(layout.Layer(digest, size, path.name))
     manifest = hashlib.sha256(body).hexdigest()
-    tagged = retried(patience, attempt, lambda: _put_manifest(repository, body, manifest))
+    before = retried(patience, attempt, repository.tagged)
+    if before != manifest:
+        retried(patience, attempt, lambda: _put_manifest(repository, body))
     pinned = Pinned(str(reference.at(manifest)), f"sha256:{manifest}", digest, size)
-    return Pushed(pinned, uploaded, tagged)
+    tagged = before != manifest
+    return Pushed(pinned, uploaded, tagged, before if tagged else None)
 
 
 class _File:
@@ -146,12 +154,9 @@ def _put_blob(
     return True
 
 
-def _put_manifest(repository: Repository, body: bytes, sha256: str) -> bool:
-    """Let the reference's tag name the manifest; false when it did."""
+def _put_manifest(repository: Repository, body: bytes) -> None:
+    """Let the reference's tag name the manifest."""
     there = repository.uri("manifests", str(repository.reference.tag))
-    if repository.tag_digest(there) == sha256:
-        return False
     with repository.send("PUT", there, {"Content-Type": layout.MANIFEST}, body) as answer:
         if answer.status != 201:
             raise repository.refusal(answer)
-    return True

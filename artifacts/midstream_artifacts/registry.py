@@ -111,8 +111,9 @@ class Repository:
         except SourceNotFound:
             return False
 
-    def tag_digest(self, uri: str) -> str | None:
-        """Return the SHA-256 of the manifest that the tag at `uri` names now; None when there is none."""
+    def tagged(self) -> str | None:
+        """Return the SHA-256 of the manifest that the reference's tag names now; None when there is none."""
+        uri = self.uri("manifests", str(self.reference.tag))
         try:
             with self.get(uri, {"Accept": _ACCEPTED}) as answer:
                 if answer.status != 200:

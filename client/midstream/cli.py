@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from midstream import manifest, plan, problems, resolve
+from midstream import manifest, plan, problems, push, resolve
 from midstream_api import __version__
 
 SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
@@ -46,6 +46,12 @@ def parser() -> argparse.ArgumentParser:
         )
     )
     _add_plan(commands.add_parser("plan", help="say what applying a manifest would do"))
+    _add_push(
+        commands.add_parser(
+            "push",
+            help="bring local models to a registry, and write the manifest that names them there",
+        )
+    )
     return top
 
 
@@ -115,6 +121,24 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
     )
     _add_cache(command)
     command.add_argument("--json", action="store_true", help="one JSON object, for machines")
+
+
+def _add_push(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(command=push.main)
+    command.add_argument("manifest", type=Path, metavar="pipeline.yaml")
+    command.add_argument(
+        "--to",
+        type=push.target,
+        required=True,
+        metavar="oci://REGISTRY/REPOSITORY",
+        help="each model goes to a repository of its own below this one",
+    )
+    command.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the new manifest (default: printed)"
+    )
+    command.add_argument(
+        "--plain-http", action="store_true", help="the registry speaks HTTP without TLS"
+    )
 
 
 def _add_cache(command: argparse.ArgumentParser) -> None:

@@ -42,12 +42,18 @@ class Manifest:
     path: Path
     """As it was given; messages repeat it."""
     pipeline: Pipeline
+    text: str = field(repr=False, compare=False)
+    """What is in the file."""
     _document: yamldoc.Document = field(repr=False, compare=False)
 
     @property
     def folder(self) -> Path:
         """What paths in the manifest are relative to: the folder of `path`, links not followed."""
         return self.path.absolute().parent
+
+    def place(self, at: FieldPath) -> yamldoc.Place | None:
+        """Return where a field stands in `text`; None when it is not there."""
+        return self._document.place(at)
 
     def problem(self, at: FieldPath, message: str, suggestion: str | None = None) -> Problem:
         """Describe something that was found wrong later, at the line where the field stands."""
@@ -60,7 +66,8 @@ def load(path: str | Path) -> Manifest:
     Raises ManifestError with every problem there is.
     """
     path = Path(path)
-    document = _one_document(path, _read(path))
+    text = _read(path)
+    document = _one_document(path, text)
     found = list(document.problems)
     if not isinstance(document.value, dict):
         what = "a list" if isinstance(document.value, list) else "a single value"
@@ -73,7 +80,7 @@ def load(path: str | Path) -> Manifest:
         raise ManifestError(path, found + _explained(error, document)) from error
     if found:
         raise ManifestError(path, found)
-    return Manifest(path, pipeline, document)
+    return Manifest(path, pipeline, text, document)
 
 
 def _explained(error: ValidationError, document: yamldoc.Document) -> list[Problem]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from midstream import problems
+from midstream import dockerconfig, problems
 from midstream.manifest import Manifest
 from midstream.problems import FieldPath, Problem
 from midstream_api import version
@@ -18,6 +18,7 @@ from midstream_api.engineconfig import IndexEntry, ResolvedModel, ResolvedStep, 
 from midstream_artifacts import errors, fetch
 from midstream_artifacts.cache import Artifact, Cache
 from midstream_artifacts.progress import Progress
+from midstream_artifacts.registry import RegistryAccess
 from midstream_artifacts.sources import Source
 
 StepProgress = Callable[[str, Progress], None]
@@ -162,7 +163,12 @@ def _resolve_step(
         source = Source.parse(model.source.uri, manifest.folder)
         held = cache.get(model.sha256) if model.sha256 else None
         artifact: Artifact = held or fetch.fetch(
-            source, cache, sha256=model.sha256, progress=report, cancelled=cancelled
+            source,
+            cache,
+            sha256=model.sha256,
+            registry=RegistryAccess(dockerconfig.path(), model.source.insecure),
+            progress=report,
+            cancelled=cancelled,
         )
     except errors.ArtifactError as error:
         raise ResolveError(
@@ -176,6 +182,7 @@ def _resolve_step(
         version=model.version,
         framework=model.framework,
         uri=source.absolute_uri,
+        insecure=model.source.insecure,
         sha256=artifact.sha256,
         size=artifact.size,
         inputs=model.inputs,

@@ -44,6 +44,22 @@ class NotYaml(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a field's key and value stand in a text, as positions of characters."""
+
+    key: int
+    column: int
+    """Of the key, from 0."""
+    start: int
+    end: int
+    """Behind the value; for one of several lines this may be behind comments that follow it."""
+    last: int
+    """Behind the last character of the value that is no bracket, or behind its closing bracket."""
+    in_braces: bool
+    """The mapping around the field is written as `{…}`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """One document of a text: its data, and where each field of it stands."""
 
@@ -64,6 +80,21 @@ class Document:
         if isinstance(node, yaml.ScalarNode) and node.style is None:
             return str(node.value)
         return None
+
+    def place(self, path: FieldPath) -> Place | None:
+        """Return where the field of a mapping stands; None when it is not there."""
+        key, value = self._walk(path)
+        _, around = self._walk(path[:-1])
+        if value is None or not isinstance(around, yaml.MappingNode):
+            return None
+        return Place(
+            key=key.start_mark.index,
+            column=key.start_mark.column,
+            start=value.start_mark.index,
+            end=value.end_mark.index,
+            last=_last(value),
+            in_braces=bool(around.flow_style),
+        )
 
     def _walk(self, path: FieldPath) -> tuple[yaml.Node, yaml.Node | None]:
         """Return the node to point at (a key, or an entry of a list) and the value, None when it is not there."""
@@ -164,6 +195,14 @@ def _compose(text: str) -> Iterator[yaml.Node]:
 
 def _position(node: yaml.Node) -> tuple[int, int]:
     return node.start_mark.line + 1, node.start_mark.column + 1
+
+
+def _last(node: yaml.Node) -> int:
+    """Return the position behind the last thing in a node; the end of a block is only known from what is in it."""
+    while isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        entry = node.value[-1]
+        node = entry[1] if isinstance(node, yaml.MappingNode) else entry
+    return int(node.end_mark.index)
 
 
 def _entries(node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:

@@ -147,7 +147,9 @@ def test_tag_moves(shared: Registry, model: Path, cache: Cache) -> None:
     """A tag names what was pushed last; the digest still names what was pushed first."""
     first = put(model, shared.uri("moves/rf:v1"))
     model.write_bytes(OTHER)
-    assert put(model, shared.uri("moves/rf:v1")).tagged
+    second = put(model, shared.uri("moves/rf:v1"))
+    assert second.tagged
+    assert f"sha256:{second.moved_from}" == first.pinned.manifest_digest
     assert get(shared.uri("moves/rf:v1"), cache).path.read_bytes() == OTHER
     assert get(first.pinned.uri, cache).path.read_bytes() == DATA
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from midstream import dockerconfig
 from midstream.run.rollout import Death
 from midstream_engine.channel import Channel, ChannelClosed, ChannelError, Handler
 from midstream_engine.marks import MARK_FILE
@@ -61,6 +62,8 @@ class Launch:
             "threads": self.threads,
             "memory-limit": self.memory_limit,
         }
+        if (logins := dockerconfig.path()) is not None:
+            options["registry-config"] = logins
         return command + [
             word for name, value in options.items() for word in (f"--{name}", str(value))
         ]
