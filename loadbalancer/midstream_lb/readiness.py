@@ -18,7 +18,7 @@ class Verdict:
     ready: bool
     reason: str
     wanted: str | None
-    """`version_info` of the routes on disk; None when the file cannot be read as routes."""
+    """`version_info` of the routes on disk; None when the file holds no routes."""
     state: State | None
     """None when Envoy does not answer."""
 
@@ -80,19 +80,18 @@ class Readiness:
             if wanted is not None and state.routes == wanted:
                 self._refused_before = state.refused
                 return None
-            kept = self._refused_before is not None and state.refused > self._refused_before
-        if kept:
+            before = self._refused_before
+        if before is not None and (wanted is None or state.refused > before):
             return None
         applied = state.routes or "none"
-        return (
-            f"Envoy has applied routes {applied}, on disk are {wanted or 'none that can be read'}"
-        )
+        return f"Envoy has applied routes {applied}, on disk are {wanted or 'none'}"
 
 
-def _version(routes: Path) -> str | None:
-    """`version_info` of a route file."""
+def _version(path: Path) -> str | None:
+    """`version_info` of a route file; None for a file without routes, which Envoy passes over."""
     try:
-        version = json.loads(routes.read_bytes())["version_info"]
+        document = json.loads(path.read_bytes())
+        version, routes = document["version_info"], document["resources"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    return version if isinstance(version, str) and version else None
+    return version if isinstance(version, str) and version and routes else None
