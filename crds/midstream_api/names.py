@@ -80,6 +80,18 @@ PROVEN_ANNOTATION = f"{GROUP}/proven"
 RETRY_ANNOTATION = f"{GROUP}/retry"
 """On a Pipeline, by its user: any new value asks to try again what has failed for good."""
 
+SOURCE_DIGEST_ANNOTATION = f"{GROUP}/source-digest"
+"""On a ControllerRevision: digest of the steps as they were written, so that a source is resolved once."""
+
+TAGS_ANNOTATION = f"{GROUP}/tags"
+"""On a ControllerRevision: a JSON list."""
+
+CREATED_ANNOTATION = f"{GROUP}/created"
+"""On a ControllerRevision: when its document was first recorded, RFC 3339."""
+
+UPDATED_ANNOTATION = f"{GROUP}/updated"
+"""On a ControllerRevision: when it last came to the front or changed its tags, RFC 3339."""
+
 DIGEST_ANNOTATION = f"{GROUP}/digest"
 """On an owned object: digest of what was applied, so that an unchanged object is not applied again."""
 
