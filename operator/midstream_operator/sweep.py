@@ -1,0 +1,86 @@
+"""What makes sure that nothing missed stays missed.
+
+`Sweep` lists all pipelines again and again and finds what kopf's watch has lost; deletes above all. `Resync` has each
+pipeline looked at once in a while though nothing is known to have happened.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from midstream_operator.cluster import PIPELINE, Cluster
+from midstream_operator.errors import ClusterError
+from midstream_operator.queue import Key, Lane, Queue
+from midstream_operator.store import Scope, Store
+from midstream_operator.watch import Feed, retry_delay, spread
+
+SWEEP_SECONDS = 30.0
+RESYNC_SECONDS = 600.0
+
+_logger = logging.getLogger(__name__)
+
+
+class Sweep:
+    """Lists the pipelines of one namespace, or of all, every half minute."""
+
+    def __init__(
+        self, cluster: Cluster, feed: Feed, scope: Scope, found: Callable[[int], None]
+    ) -> None:
+        self._cluster = cluster
+        self._feed = feed
+        self.scope = scope
+        self._found = found
+        """Told how many changes nobody had heard of before."""
+        self._failures = 0
+        loop = asyncio.get_running_loop()
+        self._now = loop.time
+        self.turned = loop.time()
+        self.heard = loop.time()
+        self.first = asyncio.Event()
+        """Set once a list has succeeded."""
+
+    async def run(self) -> None:
+        """List until cancelled."""
+        while True:
+            pause = await self._once()
+            await asyncio.sleep(pause)
+
+    async def _once(self) -> float:
+        """List; return the seconds to the next time."""
+        try:
+            objects, version = await self._cluster.list(PIPELINE, self.scope.namespace)
+        except ClusterError as error:
+            self.turned = self._now()
+            self._failures += 1
+            if self._failures == 1:
+                _logger.warning("pipelines cannot be listed: %s", error)
+            return retry_delay(self._failures)
+        self.turned = self.heard = self._now()
+        if self._failures:
+            _logger.info("pipelines can be listed again")
+            self._failures = 0
+        changes = self._feed.listed(self.scope, objects, version)
+        if self.first.is_set():
+            self._found(changes)
+        self.first.set()
+        return SWEEP_SECONDS * spread()
+
+
+class Resync:
+    """Puts every pipeline into the queue once in a period, spread out over it."""
+
+    def __init__(self, store: Store, queue: Queue[Key], period: float = RESYNC_SECONDS) -> None:
+        self._store = store
+        self._queue = queue
+        self._period = period
+
+    async def run(self) -> None:
+        """Go round until cancelled."""
+        while True:
+            keys = self._store.keys(PIPELINE)
+            pause = self._period / max(1, len(keys))
+            for key in keys:
+                await asyncio.sleep(pause)
+                self._queue.add(key, Lane.RESYNC)
+            if not keys:
+                await asyncio.sleep(self._period / 10)
