@@ -189,9 +189,15 @@ def _http(settings: Envoy) -> Object:
         "stat_prefix": _STATS,
         "codec_type": "AUTO",
         "generate_request_id": False,
-        # Nobody's `x-envoy-*` headers are obeyed: most callers have addresses that count as internal by default.
         "use_remote_address": True,
-        "internal_address_config": {"unix_sockets": False},
+        # A caller must not set time-outs and tries, and most have addresses that Envoy would trust.
+        "early_header_mutation_extensions": [
+            _extension(
+                "envoy.http.early_header_mutation.header_mutation",
+                "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                mutations=[{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}],
+            )
+        ],
         "server_header_transformation": "PASS_THROUGH",
         "normalize_path": True,
         "drain_timeout": "5s",
