@@ -42,12 +42,14 @@ class Profile:
     folder: str
     requirements: tuple[str, ...]
     with_project: bool = True
+    programs: tuple[str, ...] = ()
+    """Of Debian packages with the same name, for tests: wanted, not needed."""
 
 
 PROFILES = {
     "run": Profile(".venv", ("run",)),
     # dev.txt repeats every pin of run.txt, so one pip call does both.
-    "dev": Profile(".venv", ("dev",)),
+    "dev": Profile(".venv", ("dev",), programs=("docker-registry",)),
     "train": Profile(".venv", ("dev", "train")),
     "bench": Profile(".venv-bench", ("bench",), with_project=False),
 }
@@ -71,6 +73,8 @@ def main(argv: list[str]) -> int:
     try:
         with only_one_at_a_time():
             make(profile)
+            for program in profile.programs:
+                provide(program)
     except SetupError as error:
         say(f"cannot make {profile.folder}: {error}")
         return 1
@@ -215,25 +219,41 @@ def fetch_pip_wheel() -> Path:
             " Python: make PYTHON=/path/to/python3 setup"
         )
         raise SetupError(msg)
-    private = CACHE / "debian"
-    unpacked = private / "unpacked"
-    if not (wheel := pip_wheel_in(unpacked)):
-        say("fetching Debian's python3-pip-whl into .cache (python3-venv is not installed)")
-        download_pip_wheel(private, unpacked)
-        wheel = pip_wheel_in(unpacked)
+    try:
+        unpacked = unpack("python3-pip-whl", "python3-venv is not installed")
+    except subprocess.CalledProcessError as error:
+        msg = (
+            "Debian's packages cannot be fetched (see above)."
+            " As root, this does the same: apt-get update && apt-get install python3-venv"
+        )
+        raise SetupError(msg) from error
+    wheel = next(iter(sorted(unpacked.glob("usr/share/python-wheels/pip-*.whl"))), None)
     if wheel is None:
         msg = "Debian's python3-pip-whl did not bring a pip wheel. As root: apt-get install python3-venv"
         raise SetupError(msg)
     return wheel
 
 
-def pip_wheel_in(unpacked: Path) -> Path | None:
-    """Return the pip wheel below a folder, if there is one."""
-    return next(iter(sorted(unpacked.glob("usr/share/python-wheels/pip-*.whl"))), None)
+def provide(program: str) -> None:
+    """Fetch a program that tests use, if the machine has none; tests that miss it say so."""
+    if shutil.which(program) is not None or shutil.which("apt-get") is None:
+        return
+    try:
+        unpack(program, "tests use it, and it is not installed")
+    except subprocess.CalledProcessError:
+        say(f"{program} cannot be fetched (see above); tests that need it are skipped")
 
 
-def download_pip_wheel(private: Path, unpacked: Path) -> None:
-    """Fetch python3-pip-whl with apt and unpack it; it appears in `unpacked` whole or not at all."""
+def unpack(package: str, why: str) -> Path:
+    """Return the folder that holds a Debian package's files; fetch it once, with the state of apt in .cache.
+
+    Raises CalledProcessError. The folder appears whole or not at all.
+    """
+    unpacked = CACHE / "debian" / package
+    if unpacked.exists():
+        return unpacked
+    say(f"fetching Debian's {package} into .cache ({why})")
+    private = CACHE / "debian" / "apt"
     shutil.rmtree(private, ignore_errors=True)
     packages = private / "packages"
     for name in ("state/lists/partial", "cache/archives/partial", "packages", "partial"):
@@ -247,21 +267,14 @@ def download_pip_wheel(private: Path, unpacked: Path) -> None:
         # The sandbox user of apt cannot write into a folder that is ours.
         "-oAPT::Sandbox::User=",
     )
-    try:
-        run(*apt, "update")
-        run(*apt, "download", "python3-pip-whl", cwd=packages)
-        for package in packages.glob("*.deb"):
-            run("dpkg", "-x", package, private / "partial")
-    except subprocess.CalledProcessError as error:
-        msg = (
-            "Debian's packages cannot be fetched (see above)."
-            " As root, this does the same: apt-get update && apt-get install python3-venv"
-        )
-        raise SetupError(msg) from error
+    run(*apt, "update")
+    run(*apt, "download", package, cwd=packages)
+    for archive in packages.glob("*.deb"):
+        run("dpkg", "-x", archive, private / "partial")
     (private / "partial").rename(unpacked)
     # The package lists are larger than everything else, and of no further use.
-    for name in ("state", "cache", "packages"):
-        shutil.rmtree(private / name)
+    shutil.rmtree(private)
+    return unpacked
 
 
 def install(folder: Path, name: str) -> None:

@@ -229,6 +229,22 @@ def test_anonymous_token(tmp_path: Path, model: Path, cache: Cache) -> None:
             put(model, server.uri("open/rf:v2"))
 
 
+def test_identity_token(tmp_path: Path, model: Path, cache: Cache) -> None:
+    """What some vendors' `docker login` writes in place of a password is shown to the token server."""
+    registries.require()
+    with registries.running(tmp_path / "registry", "token") as server:
+        config = tmp_path / "config.json"
+        access = RegistryAccess(config, insecure=True)
+        for token, denied in ((registries.IDENTITY, False), ("somebody", True)):
+            auths = {server.address: {"identitytoken": token}}
+            config.write_text(json.dumps({"auths": auths}))
+            if denied:
+                with pytest.raises(errors.SourceDenied, match="the login for"):
+                    get(server.uri("team/rf:v1"), cache, access=access)
+            else:
+                put(model, server.uri("team/rf:v1"), access)
+
+
 @pytest.mark.parametrize("text", ["{", '{"auths": {"REGISTRY": {"auth": "?"}}}'])
 def test_config_that_cannot_be_used(text: str, tmp_path: Path, cache: Cache) -> None:
     """Is named; a registry that asks for no login does not need it."""

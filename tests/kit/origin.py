@@ -37,6 +37,14 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         origin.take(self)(self)
 
+    def do_POST(self) -> None:
+        """As a GET; the answer may ask for the body."""
+        self.do_GET()
+
+    def body(self) -> bytes:
+        """Return what the client sent with its request."""
+        return self.rfile.read(int(self.asked("Content-Length") or 0))
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Say nothing."""
 

@@ -25,6 +25,8 @@ from kit.origin import Handler, Origin
 PROGRAM = "docker-registry"
 FETCHED = Path(__file__).parents[2] / ".cache" / "debian" / PROGRAM / "usr" / "bin" / PROGRAM
 USER, PASSWORD = "ann", "open sesame"
+IDENTITY = "ann-herself"
+"""Stands for both at the token server."""
 _HASH = "$2b$04$abcdefghijklmnopqrstuu/LVz6MZlItEy42I2juLihZ66HnQx/cy"
 """bcrypt of PASSWORD, the one kind that the registry reads."""
 
@@ -136,10 +138,10 @@ def _token_server(folder: Path) -> Iterator[str]:
     with Origin().running() as origin:
 
         def give(handler: Handler) -> None:
-            asked = parse_qs(urlsplit(handler.path).query)
+            asked = parse_qs(urlsplit(handler.path).query or handler.body().decode())
             expected = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-            given = handler.asked("Authorization")
-            if given not in {"", f"Basic {expected}"}:
+            given = handler.asked("Authorization") or asked.get("refresh_token", [""])[0]
+            if given not in {"", f"Basic {expected}", IDENTITY}:
                 handler.start(401, {"Content-Length": "0"})
                 return
             access: list[dict[str, object]] = []
