@@ -44,7 +44,13 @@ _COMMON = {
     "Accept": "*/*",
     "Accept-Encoding": "identity",
 }
-_NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"}
+_NO_TLS = {
+    "HTTP_REQUEST",
+    "PACKET_LENGTH_TOO_LONG",
+    "RECORD_LAYER_FAILURE",
+    "UNKNOWN_PROTOCOL",
+    "WRONG_VERSION_NUMBER",
+}
 """What OpenSSL calls an answer that is not TLS."""
 
 
