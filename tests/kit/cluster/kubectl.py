@@ -137,6 +137,13 @@ class Watch:
             if event != "DELETED" and wanted(last):
                 return last
 
+    def drain(self) -> None:
+        """Forget what came until now."""
+        while not self._news.empty():
+            if self._news.get() is None:
+                self._news.put(None)  # the end stays to be told
+                break
+
     def close(self) -> None:
         self._process.wait()
         self._reader.join()
@@ -172,6 +179,27 @@ def until_gone(kind: str, name: str, namespace: str, seconds: float = SECONDS) -
         f"--timeout={seconds:.0f}s",
         seconds=seconds + 10,
     )
+
+
+@contextmanager
+def forwarded(service: str, port: int, namespace: str) -> Iterator[int]:
+    """`kubectl port-forward` to a Service; the port on 127.0.0.1."""
+    process = subprocess.Popen(
+        ["kubectl", "port-forward", f"service/{service}", f":{port}", "-n", namespace],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()  # Forwarding from 127.0.0.1:40123 -> 29502
+        if not line.startswith("Forwarding from 127.0.0.1:"):
+            raise KubectlError(f"kubectl port-forward service/{service}", line)
+        yield int(line.split()[2].rpartition(":")[2])
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def _in(namespace: str | None) -> tuple[str, ...]:

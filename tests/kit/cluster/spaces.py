@@ -69,8 +69,8 @@ class Space:
                 pod["metadata"]["name"],
                 pod["metadata"]["uid"],
                 restarts(pod),
-                pod["spec"]["nodeName"],
-                pod["status"]["podIP"],
+                pod["spec"].get("nodeName", ""),
+                pod["status"].get("podIP", ""),
             )
             for pod in self.pods(app=app)
         ]
@@ -199,15 +199,13 @@ class Space:
     ) -> list[Object]:
         """Wait until the pods of the pipeline, those being deleted included, are as wanted."""
         labels = f"midstream.dev/pipeline={NAME},app.kubernetes.io/name={app}"
-        seen: dict[str, Object] = {}
         with kubectl.watching("pods", self.name, "-l", labels) as watch:
-            while not wanted(list(seen.values())):
-                event, pod = watch.next_of(what)
-                if event == "DELETED":
-                    seen.pop(pod["metadata"]["name"], None)
-                else:
-                    seen[pod["metadata"]["name"]] = pod
-        return list(seen.values())
+            while True:
+                watch.drain()
+                seen = kubectl.listed("pods", self.name, labels)
+                if wanted(seen):
+                    return seen
+                watch.next_of(what)
 
     # Telling
 
@@ -266,5 +264,9 @@ def restarts(pod: Object) -> int:
     return sum(each["restartCount"] for each in pod["status"].get("containerStatuses") or [])
 
 
-def is_ready(pod: Object) -> bool:
-    return condition(pod, "Ready").get("status") == "True"
+def is_up(pod: Object) -> bool:
+    """Ready, and not being deleted."""
+    return (
+        "deletionTimestamp" not in pod["metadata"]
+        and condition(pod, "Ready").get("status") == "True"
+    )
