@@ -111,7 +111,7 @@ def test_a_slash_in_disguise_reaches_nothing(one: tuple[EngineProcess, Balanced]
 def test_what_is_no_request_is_refused_in_the_same_form(
     one: tuple[EngineProcess, Balanced],
 ) -> None:
-    """A path that is not one, and a head that is too large."""
+    """A head that is too large never reaches an engine."""
     _, front = one
 
     assert_refused(front.ask("GET", "/infer", headers={"X": "x" * 100_000}), 431, "HeadTooLarge")
