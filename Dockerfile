@@ -17,8 +17,8 @@ ENV COMPILE="python -m compileall -q --invalidation-mode unchecked-hash"
 # ---- libraries: these layers change only with the pins ------------------------------------------------------------
 FROM builder AS engine-libraries
 COPY requirements/engine.txt /tmp/
+# Without the tools and tests that come with a library and that serving never imports.
 RUN ${INSTALL} -r /tmp/engine.txt \
- # Tools that come with a library and that serving never imports.
  && cd /opt/midstream/lib/python3*/site-packages \
  && rm -rf onnxruntime/quantization onnxruntime/tools onnxruntime/transformers onnxruntime/datasets \
  && find numpy -type d -name tests -prune -exec rm -rf {} + \

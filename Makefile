@@ -12,9 +12,23 @@ PIPELINE ?= examples/house-price/pipeline.yaml
 ARGS ?=
 export PYTHON
 
+# Images: IMAGE_BUILD is a command that takes `-t NAME -f FILE CONTEXT`, then IMAGE_TARGET and a stage of the Dockerfile.
+IMAGE_BUILD ?= docker build
+IMAGE_TARGET ?= --target
+IMAGE_PREFIX ?= localhost/midstream-
+IMAGE_TAG ?= dev
+IMAGES := engine operator engine-lb
+IMAGE_NAMES = $(patsubst %,$(IMAGE_PREFIX)%:$(IMAGE_TAG),$(IMAGES))
+# A command that takes names of images and brings them to a cluster's nodes: `kind load docker-image`.
+LOAD_IMAGES ?=
+# A registry that this machine and the cluster's pods reach by the same name, over plain HTTP: HOST:PORT.
+REGISTRY ?=
+ON_CLUSTER = MIDSTREAM_TEST_REGISTRY="$(REGISTRY)" MIDSTREAM_ENGINE_IMAGE="$(IMAGE_PREFIX)engine:$(IMAGE_TAG)" \
+    MIDSTREAM_OPERATOR_IMAGE="$(IMAGE_PREFIX)operator:$(IMAGE_TAG)" MIDSTREAM_ENGINE_LB_IMAGE="$(IMAGE_PREFIX)engine-lb:$(IMAGE_TAG)"
+
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 ##@ Set-up (needs Python 3.11 or newer; PYTHON=/path chooses one)
 .PHONY: setup setup-dev
@@ -42,10 +56,41 @@ check: setup-dev ## Lint, format, types and import rules; changes nothing
 fmt: setup-dev ## Format, and mend what the linter can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
-generate: setup ## Write crds/*.yaml from the types
+generate: setup ## Write crds/*.yaml from the types, and the chart's copies of them
 	@$(BIN)/python crds/generate.py
-verify: setup ## Fail when crds/*.yaml is not what `make generate` writes
+	@cp crds/*.yaml charts/midstream/files/crds/
+verify: setup ## Fail when a file is not what `make generate` writes
 	@$(BIN)/python crds/generate.py --check
+	@for crd in crds/*.yaml; do cmp "$$crd" "charts/midstream/files/$$crd" || exit; done
+
+##@ On a cluster (KUBECONFIG; docs/cluster.md)
+.PHONY: images push-models test-cluster bench-cluster e2e-local
+images: ## Build the images (IMAGE_BUILD='podman build', IMAGE_TAG=dev)
+	@set -e; for target in $(IMAGES); do \
+	    echo "== $(IMAGE_PREFIX)$$target:$(IMAGE_TAG)"; \
+	    $(IMAGE_BUILD) -t "$(IMAGE_PREFIX)$$target:$(IMAGE_TAG)" -f Dockerfile . $(IMAGE_TARGET) $$target; \
+	done
+push-models: setup ## Push the examples' models (TO=oci://registry/repository, ARGS=--plain-http); writes .cache/pushed/*.yaml
+	@test -n "$(TO)" || { echo "say where to: make push-models TO=oci://registry/repository" >&2; exit 2; }
+	@mkdir -p .cache/pushed
+	@set -e; for manifest in examples/*/*.yaml; do \
+	    pushed=.cache/pushed/$$(basename "$$(dirname "$$manifest")")-$$(basename "$$manifest"); \
+	    $(BIN)/midstream push "$$manifest" --to "$(TO)" -o "$$pushed" $(ARGS); \
+	    echo "$$pushed"; \
+	done
+test-cluster: setup-dev ## Test on a real cluster (KUBECONFIG, LOAD_IMAGES='kind load docker-image', REGISTRY=host:port)
+	@test -n "$(KUBECONFIG)" || { echo "say which cluster: KUBECONFIG=file" >&2; exit 2; }
+	@test -n "$(LOAD_IMAGES)" || { echo "say how images get to its nodes: LOAD_IMAGES='kind load docker-image'" >&2; exit 2; }
+	@$(LOAD_IMAGES) $(IMAGE_NAMES)
+	@$(ON_CLUSTER) $(BIN)/pytest tests/cluster $(ARGS)
+bench-cluster: setup-dev ## Measure swaps on a real cluster (as test-cluster)
+	@test -z "$(LOAD_IMAGES)" || $(LOAD_IMAGES) $(IMAGE_NAMES)
+	@$(ON_CLUSTER) $(BIN)/python -m benchmarks.cluster $(ARGS)
+e2e-local: ## Bring the shared cluster up, build and load the images, and run test-cluster (root)
+	@set -e; cluster=../shared/cluster/cluster; started=$$($$cluster up); echo "$$started"; \
+	    eval "$$(echo "$$started" | grep '^export ')"; \
+	    $(MAKE) images IMAGE_BUILD="$$cluster build" IMAGE_TARGET='-- --target'; \
+	    $(MAKE) test-cluster LOAD_IMAGES="$$cluster load" REGISTRY="$${REGISTRY:-10.245.0.1:5000}"
 
 ##@ Now and then
 .PHONY: bench soak train lock clean
