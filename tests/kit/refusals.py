@@ -52,7 +52,8 @@ SHOWN: dict[str, tuple[str, str]] = {
 _HEAD = """\
 # What a cluster says to a wrong manifest
 
-`kubectl apply` refuses these before anything happens. `midstream validate` says the same with line and column, and all at once.
+`kubectl apply` refuses these before anything happens. `midstream validate` says the same with line and column, all at
+once.
 The table is made from the manifests in `tests/corpus/invalid` by asking both; a cluster test checks that it is current.
 
 | Manifest | `kubectl apply` | `midstream validate` |

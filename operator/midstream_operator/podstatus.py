@@ -1,0 +1,129 @@
+"""Pods as `status` lists them: state in one word, why in a few sentences, and what each engine says it serves. Pure."""
+
+import re
+from collections.abc import Sequence
+
+from midstream_api.status import (
+    MAX_LISTED,
+    EngineStatus,
+    ModelState,
+    ModelStatuses,
+    PipelineState,
+    PipelineStatuses,
+    PodStatus,
+)
+from midstream_operator.conditions import clipped
+from midstream_operator.observed import Object, Pod
+
+RUNNING, STARTING, ERROR = "Running", "Starting", "Error"
+
+_MAX_DETAILS = 8
+_MAX_TEXT = 1024
+_CONTAINER = re.compile(r"container \S+ (\w+)")
+_NOT_WRONG = frozenset({"ContainerCreating", "PodInitializing", "waiting"})
+"""Reasons of a container that has not run yet and has nothing to complain of."""
+
+
+def alive(pods: Sequence[Pod]) -> list[Pod]:
+    """Return the pods that are not going away, oldest first."""
+    return sorted(
+        (pod for pod in pods if not pod.deleting), key=lambda pod: (pod.created, pod.name)
+    )
+
+
+def plain(pods: Sequence[Pod]) -> list[PodStatus]:
+    """List pods that give no report of their own."""
+    return [
+        PodStatus(
+            ip=pod.ip,
+            name=pod.name,
+            status=_state(pod),
+            reason=_container_reason(pod),
+            details=_details(pod.details),
+        )
+        for pod in _listed(pods)
+    ]
+
+
+def engines(pods: Sequence[Pod], pipeline: str, target: str | None) -> list[EngineStatus]:
+    """List engines; target: the revision whose failure is an engine's reason."""
+    return [_engine(pod, pipeline, target) for pod in _listed(pods)]
+
+
+def is_rolled_out(deployment: Object) -> bool:
+    """Whether Kubernetes has replaced every pod of a Deployment that it has to replace."""
+    status = deployment.get("status") or {}
+    replicas = (deployment.get("spec") or {}).get("replicas", 1)
+    return (
+        (status.get("observedGeneration") or 0) >= deployment["metadata"].get("generation", 0)
+        and (status.get("updatedReplicas") or 0) == replicas
+        and (status.get("replicas") or 0) == replicas
+    )
+
+
+def _listed(pods: Sequence[Pod]) -> list[Pod]:
+    """Where there are too many, those that do not run are worth more."""
+    chosen = sorted(pods, key=lambda pod: _state(pod) == RUNNING)[:MAX_LISTED]
+    return [pod for pod in pods if pod in chosen]
+
+
+def _state(pod: Pod) -> str:
+    if pod.ready:
+        return RUNNING
+    return ERROR if _container_reason(pod) is not None or _failed(pod) else STARTING
+
+
+def _failed(pod: Pod) -> bool:
+    """It serves nothing, and says why."""
+    report = pod.report
+    if report is None or report.serving is not None:
+        return False
+    return any(one.failed for one in report.revisions.values())
+
+
+def _container_reason(pod: Pod) -> str | None:
+    for detail in pod.details:
+        found = _CONTAINER.match(detail)
+        if found and found[1] not in _NOT_WRONG:
+            return found[1]
+    return None
+
+
+def _details(texts: Sequence[str]) -> list[str]:
+    return [clipped(text, _MAX_TEXT) for text in texts[:_MAX_DETAILS]]
+
+
+def _engine(pod: Pod, pipeline: str, target: str | None) -> EngineStatus:
+    report = pod.report
+    reason, details = _container_reason(pod), list(pod.details)
+    pipelines: list[PipelineState] = []
+    models: list[ModelState] = []
+    if report is not None:
+        said = report.revisions.get(target or "")
+        if said is not None and said.failed:
+            reason = said.reason
+            details.append(said.message or "")
+        elif not report.config_accepted and report.config_reason is not None:
+            reason = report.config_reason
+            details.append(report.config_message or "")
+        state = RUNNING if report.serving else ERROR if _failed(pod) else STARTING
+        pipelines = [PipelineState(id=pipeline, status=state, version=report.serving_version)]
+        serving = report.revisions.get(report.serving or "")
+        models = [
+            ModelState(
+                name=each["name"],
+                version=each.get("version"),
+                sha=each["sha256"],
+                status=RUNNING,
+            )
+            for each in (serving.models if serving else ())
+        ]
+    return EngineStatus(
+        ip=pod.ip,
+        name=pod.name,
+        status=_state(pod),
+        reason=clipped(reason, _MAX_TEXT) if reason else None,
+        details=_details([text for text in details if text]),
+        pipeline_statuses=PipelineStatuses(pipelines=pipelines),
+        model_statuses=ModelStatuses(models=models),
+    )
