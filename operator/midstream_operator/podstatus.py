@@ -54,7 +54,7 @@ def is_rolled_out(deployment: Object) -> bool:
     """Whether Kubernetes has replaced every pod of a Deployment that it has to replace."""
     status = deployment.get("status") or {}
     replicas = (deployment.get("spec") or {}).get("replicas", 1)
-    return (
+    return bool(
         (status.get("observedGeneration") or 0) >= deployment["metadata"].get("generation", 0)
         and (status.get("updatedReplicas") or 0) == replicas
         and (status.get("replicas") or 0) == replicas
