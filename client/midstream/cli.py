@@ -209,7 +209,7 @@ def _validate(args: argparse.Namespace) -> int:
             code = 1
         if not found:
             spec = loaded.pipeline.spec
-            names = ", ".join(f"{step.name} ({step.model.name})" for step in spec.steps)
+            names = ", ".join(f"{step.name} ({step.model.name})" for step in spec.steps) or "none"
             _say(f"{path} is valid: pipeline {loaded.pipeline.metadata.name}, steps: {names}")
     return code
 

@@ -102,8 +102,14 @@ def resolve(
 ) -> Resolved:
     """Fetch the models of all steps, in order, and build the revision.
 
-    Blocking. `cancelled` is asked often; true ends the work. Raises ResolveError for the first step that fails.
+    Blocking. `cancelled` is asked often; true ends the work. Raises ResolveError for the first step that fails, and
+    where there is none.
     """
+    if not manifest.pipeline.spec.steps:
+        problem = manifest.problem(
+            ("spec", "steps"), "is empty, so there is nothing to serve", "add a step to serve it"
+        )
+        raise ResolveError(manifest.path, problem, "NotDeployed", transient=False)
     models = tuple(
         _resolve_step(manifest, index, cache, progress, cancelled)
         for index in range(len(manifest.pipeline.spec.steps))

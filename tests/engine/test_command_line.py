@@ -196,6 +196,22 @@ def test_resolve_error_says_where_and_why(folder: Path) -> None:
     assert (caught.value.reason, caught.value.transient) == ("SourceNotFound", False)
 
 
+def test_a_pipeline_without_steps_is_valid_and_nothing_to_serve(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Undeployed it may be empty; a plan says so instead of making one of nothing."""
+    path = folder / "pipeline.yaml"
+    text = path.read_text()
+    path.write_text(text[: text.index("  steps:")] + "  steps: []\n  deployed: false\n")
+    assert run(capsys, "validate", path)[:2] == (
+        0,
+        f"{path} is valid: pipeline house-price, steps: none\n",
+    )
+    code, _, errors = run(capsys, "plan", path, "--cache", folder / "cache")
+    assert code == 1
+    assert "spec.steps: is empty, so there is nothing to serve; add a step" in errors
+
+
 def test_document_that_no_engine_would_read_is_refused(folder: Path) -> None:
     """Golden rows may be many, but the revision must fit into a ConfigMap."""
     rows = ", ".join([f"{{text: &long {'x' * 20_000}}}", *["{text: *long}"] * 70])
