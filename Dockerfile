@@ -59,10 +59,11 @@ ENV PATH=/opt/midstream/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/opt/midstream/packages \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONSAFEPATH=1
+    PYTHONSAFEPATH=1 \
+    USER=midstream
 COPY LICENSE /opt/midstream/
 WORKDIR /opt/midstream
-# A number, so that Kubernetes can see that it is not root.
+# A number, so that Kubernetes can see that it is not root. It is in no passwd file, and kopf asks for the user's name.
 USER 65532:65532
 
 FROM image AS operator
