@@ -118,7 +118,8 @@ class _Operator:
             Watch(cluster, self._feed, Scope(kind, place)) for kind in OWNED for place in places
         ]
         self._sweeps = [
-            Sweep(cluster, self._feed, Scope(PIPELINE, place), numbers.found) for place in places
+            Sweep(cluster, self._feed, Scope(PIPELINE, place), numbers.found, given.sweep)
+            for place in places
         ]
         self._events = Events(cluster, numbers.event)
         self._reconcile = make(cluster, self._store, given, self._events, numbers)

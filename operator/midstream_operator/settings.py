@@ -32,6 +32,8 @@ class Settings:
     """Seconds after which a look at one pipeline is given up."""
     resync: float = 600.0
     """Seconds in which each pipeline is looked at once though nothing happened."""
+    sweep: float = 30.0
+    """Seconds between two lists of all pipelines."""
     json_logs: bool = False
 
 

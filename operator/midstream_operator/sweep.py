@@ -14,23 +14,27 @@ from midstream_operator.queue import Key, Lane, Queue
 from midstream_operator.store import Scope, Store
 from midstream_operator.watch import Feed, retry_delay, spread
 
-SWEEP_SECONDS = 30.0
-RESYNC_SECONDS = 600.0
-
 _logger = logging.getLogger(__name__)
 
 
 class Sweep:
-    """Lists the pipelines of one namespace, or of all, every half minute."""
+    """Lists the pipelines of one namespace, or of all, again and again."""
 
     def __init__(
-        self, cluster: Cluster, feed: Feed, scope: Scope, found: Callable[[int], None]
+        self,
+        cluster: Cluster,
+        feed: Feed,
+        scope: Scope,
+        found: Callable[[int], None],
+        period: float,
     ) -> None:
         self._cluster = cluster
         self._feed = feed
         self.scope = scope
         self._found = found
         """Told how many changes nobody had heard of before."""
+        self._period = period
+        """Seconds between two lists."""
         self._failures = 0
         loop = asyncio.get_running_loop()
         self._now = loop.time
@@ -63,13 +67,13 @@ class Sweep:
         if self.first.is_set():
             self._found(changes)
         self.first.set()
-        return SWEEP_SECONDS * spread()
+        return self._period * spread()
 
 
 class Resync:
     """Puts every pipeline into the queue once in a period, spread out over it."""
 
-    def __init__(self, store: Store, queue: Queue[Key], period: float = RESYNC_SECONDS) -> None:
+    def __init__(self, store: Store, queue: Queue[Key], period: float) -> None:
         self._store = store
         self._queue = queue
         self._period = period
