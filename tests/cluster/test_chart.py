@@ -76,7 +76,7 @@ def test_rights_in_some_namespaces_only() -> None:
 
 
 def test_images_by_registry_tag_and_digest() -> None:
-    """A registry stands before all images; a tag is the chart's unless given; a digest wins."""
+    """A registry stands before all images; a tag is the chart's unless given for all, or for one; a digest wins."""
     digest = "sha256:" + "a" * 64
     values = (
         "images.registry=registry.example.com/x",
@@ -88,6 +88,9 @@ def test_images_by_registry_tag_and_digest() -> None:
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
     assert container["image"] == f"registry.example.com/x/midstream-operator:{version}"
     assert environment["ENGINE_IMAGE"] == "registry.example.com/x/midstream-engine:2"
+    assert "value: localhost/midstream-engine:dev" in yaml.safe_dump(
+        rendered("images.registry=localhost", "images.tag=dev")
+    )
     assert environment["ENGINE_LB_IMAGE"] == f"registry.example.com/x/midstream-engine-lb@{digest}"
 
 
