@@ -59,6 +59,8 @@ FAILURES: Mapping[str, str] = {
     "VersionNotFound": "`spec.version` names a version that is not recorded",
     "SourceIsLocal": "a source is a file, which a cluster cannot read",
     "SecretNotFound": "the Secret that a source refers to is not there",
+    "ApplyRefused": "the API server refuses an object that the pipeline needs, such as a request above its limit",
+    "ConfigTooLarge": "a revision's document does not fit in a ConfigMap: too many golden rows",
     "SecretInvalid": "the Secret that a source refers to holds no Docker config",
 }
 """Failures that the operator itself finds; those of engines and sources are in docs/errors.md."""

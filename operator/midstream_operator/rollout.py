@@ -18,8 +18,11 @@ from midstream_api.engineconfig import Assignment, Index, IndexEntry
 from midstream_api.status import Stage
 from midstream_operator.observed import EngineReport, Failure, Pod, RevisionReport
 
-NUDGE_SECONDS = 2.0
-"""An engine that has not confirmed its assignment after so long is told again."""
+NUDGE_SECONDS = 0.3
+"""An engine that has not confirmed its assignment after so long is told again; after twice as long the next time, and
+so on. The kubelet needs 0.1 to 0.2 s; now and then it projects the new ConfigMap with the old annotation, and would not
+look again for a minute."""
+NUDGE_LIMIT_SECONDS = 30.0
 POLL_SECONDS = 0.03
 """Between two looks at the engines while they are expected to act."""
 SLOW_POLL_SECONDS = 1.0
@@ -285,7 +288,7 @@ class _Rollout:
             if pod.name in wanted
             and pod.report is not None
             and not pod.report.obeys(wanted[pod.name])
-            and self._seen.now - nudged_at(pod) > NUDGE_SECONDS
+            and Nudge.of(pod).is_late(self._seen.now)
         }
 
     def _written(self, *, stable: IndexEntry, candidate: IndexEntry | None, stage: Stage) -> Plan:
@@ -304,12 +307,29 @@ class _Rollout:
         return replace(after, index=index, stage=stage, after=POLL_SECONDS)
 
 
-def nudged_at(pod: Pod) -> float:
-    """When the pod was told last, in seconds since 1970; 0 when that is not known."""
-    try:
-        return float(pod.annotations.get(names.NUDGE_ANNOTATION, "0"))
-    except ValueError:
-        return 0.0
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """When a pod was told its assignment last, and how often before; it stands beside the assignment."""
+
+    at: float = 0.0
+    """Seconds since 1970."""
+    repeated: int = 0
+
+    @classmethod
+    def of(cls, pod: Pod) -> "Nudge":
+        at, _, repeated = pod.annotations.get(names.NUDGE_ANNOTATION, "").partition("/")
+        try:
+            return cls(float(at), int(repeated))
+        except ValueError:
+            return cls()
+
+    def is_late(self, now: float) -> bool:
+        """Not confirmed by now, the pod is to be told again."""
+        return now - self.at > min(NUDGE_SECONDS * float(2**self.repeated), NUDGE_LIMIT_SECONDS)
+
+    def next(self, now: float, *, same: bool) -> str:
+        """Return what to write now; `same`: with the same assignment as before."""
+        return f"{now:.3f}/{self.repeated + 1 if same else 0}"
 
 
 def _serving(pod: Pod) -> str | None:

@@ -15,11 +15,23 @@ def written(seconds: float) -> str:
 
 
 def begin(
-    previous: RolloutStatus | None, *, generation: int, seen: float, retry: str | None
+    last: RolloutStatus | None,
+    *,
+    generation: int,
+    seen: float,
+    retry: str | None,
+    revision: str | None = None,
 ) -> RolloutStatus:
-    """Return the status of a change that has just been seen, or the one that is under way for it."""
-    if previous is not None and previous.generation == generation and previous.retry == retry:
-        return previous
+    """Return the status of the change that is under way, or of one that has just been seen.
+
+    `revision`: where it goes; None while that is not known.
+    """
+    if last is not None:
+        asked_before = (last.generation, last.retry) == (generation, retry)
+        goes_there = revision is None or last.revision in (None, revision)
+        goes_on = last.revision == revision and last.reason is None and last.stage is not Stage.DONE
+        if (asked_before and goes_there) or goes_on:
+            return last.model_copy(update={"generation": generation, "retry": retry})
     return RolloutStatus(
         stage=Stage.RESOLVING,
         generation=generation,
@@ -39,9 +51,8 @@ def advance(
     now: float,
 ) -> RolloutStatus:
     """Return the status with the stages that have been reached by now. A stage keeps its first time."""
-    times = status.stages if status.revision in (None, revision) else StageTimes(seen=written(now))
-    reached = _reached(plan, pods, revision, stable, now)
-    known = times.model_dump(exclude_none=True)
+    reached = _reached(pods, revision, stable, now)
+    known = status.stages.model_dump(exclude_none=True)
     return status.model_copy(
         update={
             "stage": plan.stage,
@@ -55,9 +66,7 @@ def advance(
     )
 
 
-def _reached(
-    plan: Plan, pods: Sequence[Pod], revision: str, stable: str, now: float
-) -> dict[str, str]:
+def _reached(pods: Sequence[Pod], revision: str, stable: str, now: float) -> dict[str, str]:
     waited_for = [pod for pod in pods if not pod.deleting and (pod.ready or pod.report)]
     reports = [pod.report for pod in waited_for if pod.report is not None]
     reached: dict[str, str] = {}

@@ -12,7 +12,7 @@ from midstream_api import names
 from midstream_api.engineconfig import Assignment, Index, IndexEntry
 from midstream_operator import rollout
 from midstream_operator.observed import EngineReport, Failure, Pod, RevisionReport
-from midstream_operator.rollout import Plan, Situation
+from midstream_operator.rollout import Nudge, Plan, Situation
 
 UID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
@@ -31,7 +31,7 @@ class Engine:
     name: str
     born: int
     annotation: Assignment | None = None
-    nudge: str = "0"
+    nudge: str = ""
     folder: tuple[Index, Assignment | None] | None = None
     obeyed: tuple[int, tuple[str, ...], str] | None = None
     """Sequence, hold, serve."""
@@ -215,8 +215,10 @@ class Fleet:
         self.proven = plan.proven
         for engine in self.engines:
             if engine.name in plan.assignments:
-                engine.annotation = plan.assignments[engine.name]
-                engine.nudge = f"{self.now:.3f}"
+                said = plan.assignments[engine.name]
+                nudge = Nudge.of(self._pod(engine))
+                engine.nudge = nudge.next(self.now, same=engine.annotation == said)
+                engine.annotation = said
                 self.writes += 1
         failed = plan.failure
         if failed is not None and not failed.transient and failed.revision == self.target.revision:
