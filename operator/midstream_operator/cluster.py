@@ -35,6 +35,9 @@ WATCH_SECONDS = 50
 SILENCE_SECONDS = 60
 """Without a byte for so long a watch is taken for dead."""
 
+NO_SUCH_PATH = "NoSuchPath"
+"""Reason of a 404 that is not about an object: the kind is not defined, or it is no API server that answers."""
+
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _CALL = aiohttp.ClientTimeout(total=10, sock_connect=3)
 _LIST = aiohttp.ClientTimeout(total=30, sock_connect=3)
@@ -188,7 +191,7 @@ class Cluster:
         try:
             return await self._call("get", kind, namespace, name)
         except ClusterError as error:
-            if error.status == 404:
+            if error.status == 404 and error.reason != NO_SUCH_PATH:
                 return None
             raise
 
@@ -418,9 +421,10 @@ async def _explanation(response: aiohttp.ClientResponse) -> Any:
 def _refusal(what: str, status: int, said: Any) -> ClusterError:
     known = said if isinstance(said, dict) else {}
     message = str(known.get("message") or "no reason given")[:_LONGEST_MESSAGE]
-    return ClusterError(
-        status, str(known.get("reason") or f"HTTP{status}"), f"{what}: {message} (status {status})"
-    )
+    reason = str(known.get("reason") or f"HTTP{status}")
+    if status == 404 and not (known.get("details") or {}).get("name"):
+        reason = NO_SUCH_PATH
+    return ClusterError(status, reason, f"{what}: {message} (status {status})")
 
 
 def _unanswered(what: str, error: BaseException) -> ClusterError:

@@ -12,9 +12,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from midstream_api import names
-from midstream_operator.cluster import EVENT, Cluster
+from midstream_operator.cluster import EVENT, Kind
 from midstream_operator.errors import ClusterError
 from midstream_operator.observed import Object
 
@@ -37,6 +38,14 @@ _logger = logging.getLogger(__name__)
 
 _Words = tuple[str, ...]
 """What makes two events the same."""
+
+
+class Board(Protocol):
+    """Where events are posted to: a `Cluster`."""
+
+    async def create(self, obj: Object) -> Object: ...
+
+    async def merge(self, kind: Kind, namespace: str, name: str, patch: Object) -> Object: ...
 
 
 @dataclass(slots=True)
@@ -75,8 +84,8 @@ def _nobody(_result: str) -> None:
 class Events:
     """Posts events in the background."""
 
-    def __init__(self, cluster: Cluster, count: Callable[[str], None] = _nobody) -> None:
-        self._cluster = cluster
+    def __init__(self, board: Board, count: Callable[[str], None] = _nobody) -> None:
+        self._board = board
         self._count = count
         self._known: OrderedDict[_Words, _Known] = OrderedDict()
         self._allowances: OrderedDict[str, _Allowance] = OrderedDict()
@@ -177,10 +186,10 @@ class Events:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 if write.new:
-                    await self._cluster.create(write.body)
+                    await self._board.create(write.body)
                 else:
                     known = write.known
-                    await self._cluster.merge(EVENT, known.namespace, known.name, write.body)
+                    await self._board.merge(EVENT, known.namespace, known.name, write.body)
             except ClusterError as error:
                 if error.overloaded and error.status != 409 and attempt < _ATTEMPTS:
                     await asyncio.sleep(_RETRY_SECONDS * attempt)

@@ -23,7 +23,7 @@ from midstream_operator.queue import LONGEST_DELAY, Key, Queue, Result
 from midstream_operator.reconcile import Reconciler
 from midstream_operator.settings import Settings
 from midstream_operator.store import Scope, Store
-from midstream_operator.sweep import Resync, Sweep
+from midstream_operator.sweep import Doubts, Resync, Sweep
 from midstream_operator.watch import OWNED, Feed, Watch
 
 _GRACE_SECONDS = 1.0
@@ -121,6 +121,9 @@ class _Operator:
             Sweep(cluster, self._feed, Scope(PIPELINE, place), numbers.found, given.sweep)
             for place in places
         ]
+        self._doubts = Doubts(cluster, self._store, self._feed)
+        self._feed.doubt = self._doubts.doubt
+        self._feed.missed = self._missed
         self._events = Events(cluster, numbers.event)
         self._reconcile = make(cluster, self._store, given, self._events, numbers)
         self._beat = asyncio.get_running_loop().time()
@@ -134,6 +137,7 @@ class _Operator:
             self._start(f"watch of {watch.scope.kind.plural}", watch.run())
         for sweep in self._sweeps:
             self._start("sweep", sweep.run())
+        self._start("doubts", self._doubts.run())
         self._start("heartbeat", self._heartbeat())
         self._start("events", self._events.run())
         self._start("resync", Resync(self._store, self._queue, self._given.resync).run())
@@ -166,6 +170,10 @@ class _Operator:
             await sweep.first.wait()  # kopf does not wait for a resource that is defined later
         started = functools.partial(_on_signal, stop)
         await shell.run(self._cluster, self._feed, self._given.namespaces, started)
+
+    def _missed(self) -> None:
+        for sweep in self._sweeps:
+            sweep.missed()
 
     async def _heartbeat(self) -> None:
         while True:

@@ -93,8 +93,10 @@ def _registry(cluster: Cluster, feed: Feed) -> kopf.OperatorRegistry:
         pipeline = {**event["object"], "metadata": metadata}
         if event["type"] == "DELETED":
             feed.gone(PIPELINE, pipeline)
-        else:
-            feed.seen(PIPELINE, pipeline)
+            return
+        feed.seen(PIPELINE, pipeline)
+        if event["type"] is None:
+            feed.missed()  # kopf began anew with a list, and says nothing of what is not on it
 
     return registry
 

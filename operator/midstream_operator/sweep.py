@@ -1,10 +1,12 @@
 """What makes sure that nothing missed stays missed.
 
-`Sweep` lists all pipelines again and again and finds what kopf's watch has lost; deletes above all. `Resync` has each
-pipeline looked at once in a while though nothing is known to have happened.
+`Sweep` lists all pipelines again and again, and soon after a gap, and finds what kopf's watch has lost; deletes above
+all. `Doubts` asks for a pipeline whose objects somebody deletes: the garbage collector may know more than kopf has
+told, and making them again would be a fight with it. `Resync` has each pipeline looked at once in a while.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -13,6 +15,9 @@ from midstream_operator.errors import ClusterError
 from midstream_operator.queue import Key, Lane, Queue
 from midstream_operator.store import Scope, Store
 from midstream_operator.watch import Feed, retry_delay, spread
+
+_GAP_SECONDS = 1.0
+"""Between two lists, whatever the reasons."""
 
 _logger = logging.getLogger(__name__)
 
@@ -42,12 +47,22 @@ class Sweep:
         self.heard = loop.time()
         self.first = asyncio.Event()
         """Set once a list has succeeded."""
+        self._missed = asyncio.Event()
+
+    def missed(self) -> None:
+        """List soon: something may have been missed."""
+        self._missed.set()
 
     async def run(self) -> None:
         """List until cancelled."""
         while True:
+            self._missed.clear()
             pause = await self._once()
-            await asyncio.sleep(pause)
+            # Many reasons that come together are one.
+            await asyncio.sleep(min(pause, _GAP_SECONDS))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, pause - _GAP_SECONDS)):
+                    await self._missed.wait()
 
     async def _once(self) -> float:
         """List; return the seconds to the next time."""
@@ -68,6 +83,45 @@ class Sweep:
             self._found(changes)
         self.first.set()
         return self._period * spread()
+
+
+class Doubts:
+    """Asks whether pipelines are still there."""
+
+    def __init__(self, cluster: Cluster, store: Store, feed: Feed) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._feed = feed
+        self._waiting: dict[Key, None] = {}
+        self._woken = asyncio.Event()
+
+    def doubt(self, key: Key) -> bool:
+        """Ask for a pipeline, and have it looked at then. False: it is known to be gone, or on its way out."""
+        known = self._store.get(PIPELINE, *key)
+        if known is None or "deletionTimestamp" in known["metadata"]:
+            return False
+        self._waiting[key] = None
+        self._woken.set()
+        return True
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            while self._waiting:
+                key = next(iter(self._waiting))
+                try:
+                    found = await self._cluster.get(PIPELINE, *key)
+                except ClusterError:
+                    pass  # nothing learnt; the look will find the same trouble, and the sweep the truth
+                else:
+                    if found is None:
+                        self._feed.vanished(PIPELINE, key)
+                    else:
+                        self._feed.seen(PIPELINE, found)
+                del self._waiting[key]
+                self._feed.look(key)
 
 
 class Resync:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Callable
 from typing import Any
 
 from midstream_api import names
@@ -58,6 +59,10 @@ class Feed:
     def __init__(self, store: Store, queue: Queue[Key]) -> None:
         self._store = store
         self._queue = queue
+        self.doubt: Callable[[Key], bool] = _never
+        """Asked when an owned object was deleted. True: it sees to it that the pipeline is looked at."""
+        self.missed: Callable[[], None] = _nobody
+        """Told that something may have been missed."""
 
     def seen(self, kind: Kind, obj: Object) -> None:
         """Somebody saw this object."""
@@ -66,6 +71,14 @@ class Feed:
     def gone(self, kind: Kind, obj: Object) -> None:
         """This object was deleted."""
         self._pass_on(self._store.remove(kind, obj))
+
+    def vanished(self, kind: Kind, key: Key) -> None:
+        """It turned out that there is no such object."""
+        self._pass_on(self._store.discard(kind, *key))
+
+    def look(self, key: Key) -> None:
+        """Have a pipeline looked at."""
+        self._queue.add(key)
 
     def listed(self, scope: Scope, objects: list[Object], resource_version: str) -> int:
         """Take all objects that there are in a scope; return how many changes had not been heard of."""
@@ -87,7 +100,24 @@ class Feed:
         if change is not None:
             lane = Lane.CHANGE if change.kind == PIPELINE else Lane.DRIFT
             for key in concerned(change):
-                self._queue.add(key, lane)
+                if not (_is_bereft(change) and self.doubt(key)):
+                    self._queue.add(key, lane)
+
+
+def _never(_key: Key) -> bool:
+    return False
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
+def _is_bereft(change: Change) -> bool:
+    """Whether somebody deleted what a pipeline owns: it may be the garbage collector, after the pipeline itself.
+
+    Pods come and go for other reasons, and are made again by others.
+    """
+    return change.after is None and change.kind not in (PIPELINE, POD)
 
 
 def concerned(change: Change) -> set[Key]:
@@ -191,7 +221,8 @@ class Watch:
     def _succeeded(self) -> None:
         self.turned = self.heard = self._now()
         if self._failures:
-            _logger.info("%s is heard again", self._what())
+            _logger.info("heard again: %s", self._what())
+            self._feed.missed()
             self._failures = 0
 
     async def _failed(self, error: ClusterError) -> None:
@@ -199,7 +230,7 @@ class Watch:
         self.turned = self._now()
         self._failures += 1
         if self._failures == 1:
-            _logger.warning("%s is not heard: %s", self._what(), error)
+            _logger.warning("not heard: %s: %s", self._what(), error)
         await asyncio.sleep(retry_delay(self._failures))
 
     def _what(self) -> str:
