@@ -1,9 +1,9 @@
 """How a revision reaches the engines: one pure function from what is seen to what to write next.
 
 Prepare and activate are the one primitive: an assignment names the revisions that an engine holds ready and the one
-it serves. A rollout is canary → the rest prepare → the rest serve → promote; every stage waits for the engines' own
-reports. Whatever goes wrong, everybody goes back to the stable revision: for good when the reason is permanent, and,
-when it heals by itself, while it heals.
+it serves. A rollout is canary → all the rest prepare, each serves when it is ready → promote; every stage waits for the
+engines' own reports. Whatever goes wrong, everybody goes back to the stable revision: for good when the reason is
+permanent, and, when it heals by itself, while it heals; then all prepare before any serves.
 
 Guarantees: no more than two revisions serve at once; pods that come meanwhile start with the stable one; the newest
 target wins; asked twice, it wants the same. Nothing is remembered between two calls but what stands in the ConfigMap,
@@ -209,8 +209,9 @@ class _Rollout:
             # It heals by itself. Until then the old version serves everywhere, and who holds the new one keeps it.
             plan = self._assign(Stage.PREPARING, canary, serve=(), hold=self._gating)
         elif _serving(canary) == self._target:
-            serve = [canary, *(pod for pod in self._pods if self._told_to_serve(pod))]
-            plan = self._assign(Stage.PREPARING, canary, serve=serve, hold=self._gating)
+            # In one assignment: an engine serves what it is told to as soon as it is ready, and the kubelet takes up
+            # to a second for a second one (it looks at a pod once between two relists of its containers).
+            plan = self._assign(Stage.SERVING, canary, serve=self._gating, hold=self._gating)
         else:
             plan = self._assign(Stage.CANARY, canary, serve=[canary], hold=[canary])
         if sick is None:

@@ -52,12 +52,12 @@ def test_nothing_is_written_when_nothing_is_to_do() -> None:
     assert fleet.writes == before
 
 
-def test_a_swap_goes_by_canary_prepare_serve_promote() -> None:
+def test_a_swap_goes_by_canary_serve_promote() -> None:
     """Every stage comes, in this order, and everybody serves the target in the end."""
     fleet = _fleet(3)
     fleet.want("b")
     stages = _stages(fleet)
-    assert stages == [Stage.CANARY, Stage.PREPARING, Stage.SERVING, Stage.PROMOTING, Stage.DONE]
+    assert stages == [Stage.CANARY, Stage.SERVING, Stage.PROMOTING, Stage.DONE]
     assert fleet.serving() == {"b"}
     assert fleet.index is not None
     assert (fleet.index.stable, fleet.index.candidate) == (entry("b"), None)
@@ -73,19 +73,32 @@ def test_only_one_pod_tries_the_target_first() -> None:
     assert [e.name for e in told] == ["engine-0"]
 
 
-def test_nobody_serves_before_everybody_is_prepared() -> None:
-    """While one pod has not loaded the target, only the canary serves it."""
+def test_each_pod_is_told_once_before_it_serves() -> None:
+    """A second assignment would take the kubelet up to a second: one names what to hold and what to serve."""
     fleet = _fleet(3)
     fleet.want("b")
-    slow = fleet.engines[2]
+    told: dict[str, int] = {}
+    while fleet.serving() != {"b"}:
+        for name in fleet.operate().assignments:
+            told[name] = told.get(name, 0) + 1
+        for engine in fleet.engines:
+            fleet.sync(engine)
+            fleet.work(engine)
+    assert told == {"engine-0": 1, "engine-1": 1, "engine-2": 1}
+
+
+def test_nothing_is_promoted_before_everybody_serves() -> None:
+    """While one pod has not loaded the target, new pods start with the old revision."""
+    fleet = _fleet(3)
+    fleet.want("b")
     for _ in range(20):
         fleet.operate()
         for engine in fleet.engines[:2]:
             fleet.sync(engine)
             fleet.work(engine)
-    assert [engine.serving for engine in fleet.engines] == ["b" * 16, "a" * 16, "a" * 16]
-    assert slow.annotation is not None
-    assert slow.annotation.serve == "a" * 16
+    assert [engine.serving for engine in fleet.engines] == ["b" * 16, "b" * 16, "a" * 16]
+    assert fleet.index is not None
+    assert fleet.index.stable == entry("a")
     fleet.settle()
     assert fleet.serving() == {"b"}
 
