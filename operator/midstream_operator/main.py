@@ -246,13 +246,13 @@ class _Operator:
         gauge("queue_failing", "Pipelines whose last look failed", queue.failing)
         gauge("pipelines", "Pipelines there are", lambda: len(self._store.keys(PIPELINE)))
         now = asyncio.get_running_loop().time
-        for ear in self._ears():
+        for kind in (PIPELINE, *OWNED):
+            ears = [ear for ear in self._ears() if ear.scope.kind == kind]
             gauge(
                 "watch_silence_seconds",
-                "Time since the API server last said anything of a kind",
-                functools.partial(lambda each: now() - each.heard, ear),
-                kind=ear.scope.kind.plural,
-                namespace=ear.scope.namespace or "",
+                "Time since the API server last said anything of a kind, in the quietest namespace",
+                functools.partial(lambda ears: now() - min(ear.heard for ear in ears), ears),
+                kind=kind.plural,
             )
 
 

@@ -10,6 +10,7 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 
@@ -27,6 +28,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        # They double the page, and nobody reads them.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._gauges: dict[str, Gauge] = {}
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)

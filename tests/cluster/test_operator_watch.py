@@ -11,7 +11,7 @@ import socket
 import ssl
 import subprocess
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -529,7 +529,11 @@ class Look:
 
 
 def serving(
-    namespace: str, port: int, script: Callable[[Look], Awaitable[None]], *, sweep: float = 1
+    namespace: str,
+    port: int,
+    script: Callable[[Look], Coroutine[Any, Any, None]],
+    *,
+    sweep: float = 1,
 ) -> Coroutine[Any, Any, int]:
     """Run the operator with a script beside it, and end it by a signal."""
     settings = Settings(
@@ -547,13 +551,15 @@ def serving(
     async def run() -> int:
         operator = asyncio.create_task(main.serve(settings, make))
         look = await made.get()
-        scripted = asyncio.ensure_future(script(look))
+        scripted = asyncio.create_task(script(look))
         await asyncio.wait([operator, scripted], return_when=asyncio.FIRST_COMPLETED)
-        if not operator.done():
+        if operator.done():
+            scripted.cancel()
+        else:
             os.kill(os.getpid(), signal.SIGTERM)
         code = await operator
-        scripted.cancel()
-        await scripted
+        if not scripted.cancelling():
+            await scripted
         assert look.closed
         return code
 
@@ -685,3 +691,31 @@ def test_nothing_is_looked_at_before_everything_is_listed(
             assert await serving(namespace, port, script) == 0
 
     asyncio.run(run())
+
+
+def test_the_process_ends_with_an_error_when_a_part_dies(
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Half an operator is worse than a new one: whoever runs it starts it again."""
+
+    async def run() -> None:
+        async with proxied(monkeypatch, tmp_path) as (_, _, proxy):
+
+            def unusable(request: web.Request) -> web.Response | None:
+                kopf = "kopf" in request.headers.get("User-Agent", "")
+                return (
+                    web.json_response({"kind": "Status", "code": 415}, status=415) if kopf else None
+                )
+
+            proxy.fault = unusable
+
+            async def script(_look: Look) -> None:
+                await asyncio.Event().wait()
+
+            assert await serving(namespace, free_port(), script) == 1
+
+    asyncio.run(run())
+    assert "kopf ended" in caplog.text
