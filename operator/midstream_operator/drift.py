@@ -99,7 +99,8 @@ def _merge_key(entries: Sequence[Any]) -> str | None:
         return None
     for key in _MERGE_KEYS:
         values = [entry.get(key) for entry in entries]
-        if entries and None not in values and len({str(value) for value in values}) == len(values):
+        plain = all(isinstance(value, str | int) for value in values)
+        if entries and plain and len({str(value) for value in values}) == len(values):
             return key
     return None
 
