@@ -41,7 +41,7 @@ from midstream_engine.settings import Settings
 from midstream_engine.source import Source
 
 _STATUS_SECONDS = 0.002
-"""Between two reports to the supervisor, so that a burst of changes is one message."""
+"""From a change to the report to the supervisor, so that a burst of changes is one message."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -238,9 +238,11 @@ class Engine:
     async def _push_status(self) -> None:
         while True:
             await self.manager.changed()
+            # Before, not after: what follows at once belongs to the same message.
+            await asyncio.sleep(_STATUS_SECONDS)
+            self.manager.seen()
             if self._channel is not None:
                 self._channel.notify("status", self.report())
-            await asyncio.sleep(_STATUS_SECONDS)
 
 
 class _Supervisor:

@@ -187,6 +187,10 @@ class Manager:
         await self._changed.wait()
         self._changed.clear()
 
+    def seen(self) -> None:
+        """Take what has changed so far as known: the report that is made now says it."""
+        self._changed.clear()
+
     async def settles(self) -> None:
         """Wait until a revision serves, or the stable one has failed."""
         await self._settled.wait()

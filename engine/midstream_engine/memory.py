@@ -16,6 +16,8 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _THRESHOLD = 128 * 1024
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -43,8 +45,13 @@ def give_back() -> None:
 
 def resident() -> int:
     """Resident memory of this process, in bytes."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    # On the way of requests, and so without `pathlib`.
+    descriptor = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pages = int(os.read(descriptor, 200).split()[1])
+    finally:
+        os.close(descriptor)
+    return pages * _PAGE
 
 
 def cgroup_limit(root: Path = _CGROUP, membership: Path = Path("/proc/self/cgroup")) -> int | None:

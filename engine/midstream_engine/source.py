@@ -162,7 +162,7 @@ def read(folder: Path, known: Mapping[str, RevisionDocument] | None = None) -> R
 
 
 def _assignment(
-    root: Path, index: Index, documents: dict[str, RevisionDocument]
+    root: str, index: Index, documents: dict[str, RevisionDocument]
 ) -> Assignment | None:
     try:
         data = _bytes(root, names.ASSIGNMENT_FILE)
@@ -192,7 +192,7 @@ def _assignment(
 
 
 def _document(
-    root: Path, index: Index, entry: IndexEntry, known: Mapping[str, RevisionDocument]
+    root: str, index: Index, entry: IndexEntry, known: Mapping[str, RevisionDocument]
 ) -> RevisionDocument:
     data = _bytes(root, entry.document)
     digest = hashlib.sha256(data).hexdigest()
@@ -241,27 +241,33 @@ def _parse(kind: type[Document], name: str, data: bytes) -> Document:
         ) from error
 
 
-def _resolved(folder: Path) -> Path:
+def _resolved(folder: Path) -> str:
     """The folder that holds the files now; links are followed once, so that all files come from the same one."""
     try:
         link = folder / names.DATA_LINK
-        return (link if link.is_symlink() else folder).resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        raise _unreadable(folder, error) from error
+        return os.path.realpath(link if link.is_symlink() else folder, strict=True)
+    except OSError as error:
+        raise _unreadable(folder.name, error) from error
 
 
-def _bytes(root: Path, name: str) -> bytes:
-    path = root / name
+def _bytes(root: str, name: str) -> bytes:
+    # Requests wait meanwhile: no `pathlib`, and no buffer larger than the file.
     try:
         # Not blocking: a FIFO would otherwise stop the event loop.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        descriptor = os.open(f"{root}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise ConfigError("ConfigUnreadable", f"{name} is not a file")
+            size = min(found.st_size, MAX_FILE) + 1
+            data = os.read(descriptor, size)
+            if len(data) == size <= MAX_FILE:
+                # It has grown since.
+                data += os.read(descriptor, MAX_FILE + 1 - size)
+        finally:
             os.close(descriptor)
-            raise ConfigError("ConfigUnreadable", f"{name} is not a file")
-        with os.fdopen(descriptor, "rb") as file:
-            data = file.read(MAX_FILE + 1)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(name, error) from error
     if len(data) > MAX_FILE:
         raise ConfigError(
             "ConfigInvalid",
@@ -270,15 +276,14 @@ def _bytes(root: Path, name: str) -> bytes:
     return data
 
 
-def _unreadable(path: Path, error: Exception) -> ConfigError:
+def _unreadable(name: str, error: OSError) -> ConfigError:
     if isinstance(error, FileNotFoundError):
-        return ConfigError("ConfigMissing", f"{path.name} is not there: waiting for it")
+        return ConfigError("ConfigMissing", f"{name} is not there: waiting for it")
     if isinstance(error, PermissionError):
         return ConfigError(
-            "ConfigDenied", f"{path.name} may not be read by this user (uid {os.getuid()})"
+            "ConfigDenied", f"{name} may not be read by this user (uid {os.getuid()})"
         )
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return ConfigError("ConfigUnreadable", f"{path.name} cannot be read: {said}")
+    return ConfigError("ConfigUnreadable", f"{name} cannot be read: {error.strerror or error}")
 
 
 def _signature(folder: Path) -> tuple[object, float]:
