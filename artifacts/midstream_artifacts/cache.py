@@ -16,6 +16,7 @@ is used.
 import contextlib
 import errno
 import hashlib
+import mmap
 import os
 import re
 import time
@@ -216,14 +217,15 @@ class Cache:
 def _digest(descriptor: int) -> tuple[str, int]:
     """Hash the whole file behind the descriptor: (hexadecimal digest, bytes).
 
-    In chunks of 1 MiB through one buffer: both the reading and the hashing of these let other threads run.
+    In chunks of 1 MiB through one buffer: both the reading and the hashing of these let other threads run. Pages of the
+    kernel are the buffer, for to fill one of Python's with zeros would stop them for a moment.
     """
     hasher, size = hashlib.sha256(), 0
-    buffer = bytearray(_CHUNK)
-    view = memoryview(buffer)
-    while count := os.preadv(descriptor, [buffer], size):
-        hasher.update(view[:count])
-        size += count
+    with mmap.mmap(-1, _CHUNK) as buffer, memoryview(buffer) as view:
+        while count := os.preadv(descriptor, [buffer], size):
+            with view[:count] as chunk:
+                hasher.update(chunk)
+            size += count
     return hasher.hexdigest(), size
 
 
