@@ -8,8 +8,12 @@ import os
 import platform
 from pathlib import Path
 
-_NICENESS = 10
-"""Of threads that load. Not the lowest priority: while such a thread holds the GIL the event loop waits for it."""
+LATER = 15
+"""Niceness of threads that load: as low as it can be. While such a thread has the GIL the event loop waits for it, and
+with less than this for tens of milliseconds where others keep the processors busy."""
+
+LAST = 19
+"""Niceness of what has nothing that a request waits for."""
 
 _SLICE_NS = 100_000
 """The shortest that Linux grants."""
@@ -33,10 +37,10 @@ class _Attributes(ctypes.Structure):
     )
 
 
-def yield_to_requests() -> None:
-    """Lower the priority of this thread a little."""
+def yield_to_requests(niceness: int = LATER) -> None:
+    """Lower the priority of this thread, and of what it starts from now on."""
     nice = os.getpriority(os.PRIO_PROCESS, 0)
-    os.setpriority(os.PRIO_PROCESS, 0, min(19, nice + _NICENESS))
+    os.setpriority(os.PRIO_PROCESS, 0, min(19, nice + niceness))
 
 
 def answer_at_once() -> bool:

@@ -15,6 +15,7 @@ import pytest
 from kit import models
 from midstream import manifest as manifests
 from midstream import resolve
+from midstream.run.child import Starter
 from midstream.run.conductor import RETRY_SECONDS, Conductor, difference
 from midstream.run.console import Console
 from midstream.run.folder import ConfigFolder
@@ -45,6 +46,7 @@ class Stage:
         self.renewed = 0
         self.out = io.StringIO()
         launch = Launch(
+            starter=Starter(),
             listener=listener,
             config=folder / "config",
             state=folder / "state",

@@ -20,6 +20,7 @@ from typing import Any
 from midstream.resolve import Resolved
 from midstream.run import exposition, fleet, greeting, rollout
 from midstream.run.binding import CannotStart, bind
+from midstream.run.child import Starter
 from midstream.run.chorus import Chorus, Event
 from midstream.run.conductor import Conductor, names
 from midstream.run.console import Console, duration, sentence
@@ -30,6 +31,7 @@ from midstream.run.wishes import Outcome, Unusable, Wish, Wishes, left_aside
 from midstream.run.worker import Launch, Worker
 from midstream_artifacts.cache import Cache
 from midstream_artifacts.progress import Progress
+from midstream_engine import scheduling
 
 DRAIN_SECONDS = 30.0
 BACKLOG = 2048
@@ -93,12 +95,14 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._signalled)
         listener = bind(self._settings.host, self._settings.port)
-        with contextlib.closing(listener):
+        with contextlib.closing(listener), contextlib.closing(Starter()) as starter:
+            # Where processors are few, requests come first: workers are not started by this thread.
+            scheduling.yield_to_requests(scheduling.LAST)
             try:
                 first = await self._first_wish()
                 if first is None:
                     return 130
-                await self._serve(listener, first)
+                await self._serve(listener, starter, first)
             finally:
                 self._wishes.close()
         if self._cannot is not None:
@@ -125,7 +129,7 @@ class Supervisor:
             self._console.say("left_aside", text, fields=fields)
         return outcome
 
-    async def _serve(self, listener: socket.socket, first: Wish) -> None:
+    async def _serve(self, listener: socket.socket, starter: Starter, first: Wish) -> None:
         settings = self._settings
         try:
             listener.listen(BACKLOG)
@@ -134,6 +138,7 @@ class Supervisor:
         except OSError as error:
             raise CannotStart("CannotWrite", f"cannot start: {error}") from error
         launch = Launch(
+            starter=starter,
             listener=listener,
             config=settings.state / "config",
             state=settings.state,

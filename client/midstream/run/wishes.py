@@ -5,7 +5,6 @@ one and its downloads. Decides nothing: what to do with a wish is the supervisor
 """
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -109,10 +108,6 @@ def left_aside(manifest: Manifest) -> list[str]:
     return [field for field in ("deployment", "tags") if field in spec.model_fields_set]
 
 
-_NICENESS = 5
-"""Of the thread that reads and resolves: where processors are few, requests come first."""
-
-
 class Wishes:
     """At most one look at the manifest counts: the newest. Used from the event loop's thread."""
 
@@ -147,7 +142,6 @@ class Wishes:
                 loop.call_soon_threadsafe(unless_given_up)
 
         def look() -> None:
-            os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)  # on Linux: of this thread
             outcome = wish(
                 self._path,
                 self._cache,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from midstream import dockerconfig
+from midstream.run.child import Child, Starter
 from midstream.run.rollout import Death
 from midstream_engine.channel import Channel, ChannelClosed, ChannelError, Handler
 from midstream_engine.marks import MARK_FILE
@@ -35,6 +36,7 @@ _STDERR = 2
 class Launch:
     """How workers are started."""
 
+    starter: Starter
     listener: socket.socket
     config: Path
     state: Path
@@ -97,7 +99,7 @@ class Worker:
         self._changed = changed
         self._died = died
         self._channel: Channel | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Child | None = None
         self._stopping = asyncio.Event()
 
     async def keep(self) -> None:
@@ -149,7 +151,7 @@ class Worker:
     def kill(self) -> None:
         """End the process now; `keep` then returns."""
         self._stopping.set()
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None:
             self._process.kill()
 
     def forgive(self) -> None:
@@ -162,13 +164,15 @@ class Worker:
         with theirs:
             self._channel = await Channel.open(ours, {**self._handlers, "status": self._take})
             try:
-                self._process = process = await asyncio.create_subprocess_exec(
-                    *self._launch.command(self.number, theirs.fileno()),
+                self._process = process = await self._launch.starter.start(
+                    self._launch.command(self.number, theirs.fileno()),
                     pass_fds=(self._launch.listener.fileno(), theirs.fileno()),
                     stdin=subprocess.DEVNULL,
                     stdout=_STDERR,  # ours is for what the supervisor says
                     env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
-                    start_new_session=True,  # Ctrl-C in the terminal is the supervisor's to handle
+                    # Ctrl-C in the terminal is the supervisor's to handle. Not a session: Linux shares processors
+                    # between sessions first, and would give ours as much as all of the worker's threads.
+                    process_group=0,
                 )
             except BaseException:
                 await self._hang_up()
@@ -183,7 +187,7 @@ class Worker:
                 async with asyncio.timeout(_LAST_WORDS_SECONDS):
                     await self._channel.closed.wait()
         finally:
-            if process.returncode is None:
+            if not process.ended:
                 process.kill()
                 await process.wait()
             await self._hang_up()
