@@ -1,6 +1,6 @@
 """How much a swap delays the requests that meet it.
 
-The product as users run it, one worker, its event loop kept off the load's core. Requests come at fixed times at half
+The product as users run it, one worker, on one core; the load has the other one. Requests come at fixed times at half
 the rate that it can take, and latency counts from the time at which a request was to be sent. Blocks of one swap a
 second alternate with blocks without any. The window of a swap lasts from the begin of loading to 50 ms after the old
 model was freed; for each of them there is a window of the same length one block later, without a swap, and another one
@@ -82,12 +82,12 @@ def sample(case: Case, *, blocks: int, rate: float | None, ticking: bool) -> Sam
             port = service.port
             for turn in (*range(1, len(manifests)), 0):  # each once, so that all are in the cache
                 service.swap(manifests[turn], versions[turn])
+            _pin(service)
             bodies = [request.body for request in requests]
             script = Script(folder / "wrk", swapping.PATH, wire.RECORDS, bodies)
             script.run(port, clients=_CLIENTS, seconds=1)
             if rate is None:
                 rate = script.run(port, clients=_CLIENTS, seconds=3).rate * _SHARE
-            _pin_loop(service)
             with load.open_loop(port, requests, rate=rate, core=LOAD_CORE) as running:
                 running.wait_until_answering()
                 found = [
@@ -113,13 +113,15 @@ def sample(case: Case, *, blocks: int, rate: float | None, ticking: bool) -> Sam
     )
 
 
-def _pin_loop(service: serving.Service) -> None:
-    """Keep the worker's event loop off the load's core, where the load's real-time priority would stop it.
+def _pin(service: serving.Service) -> None:
+    """Keep the service off the load's core, where the load's real-time priority would stop whatever has the GIL.
 
-    Its other threads exist by now, and go where the kernel puts them, as the supervisor does.
+    Threads that start later inherit this.
     """
     (worker,) = service.events[service.wait_for("serving")]["workers"]
-    os.sched_setaffinity(worker, {SERVER_CORE})
+    for process in (service.pid, worker):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {SERVER_CORE})
 
 
 def _block(

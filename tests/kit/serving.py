@@ -34,8 +34,8 @@ class Swap(NamedTuple):
     @property
     def began(self) -> float:
         """When loading the new revision began, in seconds since 1970."""
-        waited = self.swapped["ms"] - self.swapped["stages"]["resolved"]
-        return at(self.swapped) - float(waited) / 1e3
+        began: float = self.swapped["loading"]
+        return began
 
     @property
     def ended(self) -> float:

@@ -44,6 +44,8 @@ class Record:
     stages: dict[str, float] = field(default_factory=dict)
     """Milliseconds."""
     refusal: Refusal | None = None
+    loading: float | None = None
+    """When the workers had begun to load, in seconds since the epoch."""
 
     def report(self) -> dict[str, Any]:
         return {
@@ -180,7 +182,11 @@ class Conductor:
     def heard(self, event: Event) -> None:
         """Take an event that all workers have said."""
         record = self.record
-        if record is None or event.get("revision") != record.before.revision:
+        if record is None:
+            return
+        if event["event"] == "loading" and event["revision"] == record.after.revision:
+            record.loading = event["at"]
+        if event.get("revision") != record.before.revision:
             return
         if event["event"] in {"drained", "freed"}:
             record.stages[event["event"]] = event["ms"]
@@ -274,6 +280,7 @@ class Conductor:
             revision=self.stable.revision,
             before=before.version,
             ms=round(took, 3),
+            loading=record.loading,
             stages=record.report()["stages"],
         )
 
