@@ -1,10 +1,13 @@
-"""GitOps with a real Argo CD: a commit swaps models in place, `git revert` rolls back, a broken model is Degraded.
+"""GitOps with a real Argo CD and the health check of the chart: commits swap models, `git revert` rolls back.
 
+Needs Argo CD in the cluster, and its command line on the PATH; `../shared/cluster/cluster start argocd` brings both.
 Argo CD must be able to read Git repositories of this machine (`file://`): `MIDSTREAM_TEST_GIT` names a folder that both
 see; left out, the tests' temporary folder.
+
+A swap takes about half a second. Argo CD mostly sees it on its way, and does not have to: so what is shown *meanwhile*
+is tested with a change that waits, for a Secret that is not there yet.
 """
 
-import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,199 +17,230 @@ import pytest
 import yaml
 
 from kit import models, wire
-from kit.cluster import install, kubectl
+from kit.cluster import argocd, install, kubectl
+from kit.cluster.argocd import Application, Repository, Shown
+from kit.cluster.command import run
 from kit.cluster.kubectl import Object
-from kit.cluster.shelf import Model, pipeline, version
-from kit.cluster.spaces import Space
+from kit.cluster.shelf import NAME, Model, pipeline, version
+from kit.cluster.spaces import Space, condition
 from kit.cluster.watched import watched
 
-ARGOCD = "argocd"
 TWO: Object = {"replicas": 2}
-HEALTH = install.CHART / "files" / "argocd-health.lua"
 KEY = "resource.customizations.health.midstream.dev_Pipeline"
-
-
-class Repository:
-    """A Git repository with one manifest."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._git("init", "--initial-branch=main", "--quiet")
-
-    def commit(self, manifest: Object, message: str) -> str:
-        """Change the manifest; the commit's id."""
-        (self.folder / "pipeline.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
-        self._git("add", "pipeline.yaml")
-        self._git("commit", "--quiet", f"--message={message}")
-        return self._git("rev-parse", "HEAD")
-
-    def revert(self) -> str:
-        """Take the last commit back by another one."""
-        self._git("revert", "--no-edit", "HEAD")
-        return self._git("rev-parse", "HEAD")
-
-    def _git(self, *arguments: str) -> str:
-        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.com")
-        done = subprocess.run(
-            ["git", *identity, *arguments],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+SECRET = "login"  # noqa: S105 - a name
 
 
 @pytest.fixture(scope="module")
-def argocd(cluster: None) -> None:  # noqa: ARG001 - first of all
-    """Argo CD with the health check that the chart ships."""
-    if kubectl.run("get", "crd", "applications.argoproj.io").returncode != 0:
-        pytest.skip("needs Argo CD in the cluster: applications.argoproj.io is not there")
-    data = {KEY: HEALTH.read_text()}
-    patch = json.dumps({"data": data})
-    kubectl.kubectl("patch", "configmap", "argocd-cm", "-n", ARGOCD, "--type=merge", "-p", patch)
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    folder = Path(os.environ.get("MIDSTREAM_TEST_GIT", tmp_path)) / f"git-{os.urandom(4).hex()}"
-    folder.mkdir(parents=True)
-    return Repository(folder)
-
-
-@pytest.fixture
-def application(space: Space, repository: Repository) -> Iterator[Callable[[], str]]:
-    """Make the Application, once there is a commit; its name."""
-    name = space.name
-
-    def make() -> str:
-        kubectl.apply(
-            {
-                "apiVersion": "argoproj.io/v1alpha1",
-                "kind": "Application",
-                "metadata": {"name": name},
-                "spec": {
-                    "project": "default",
-                    "source": {
-                        "repoURL": f"file://{repository.folder}",
-                        "path": ".",
-                        "targetRevision": "main",
-                    },
-                    "destination": {
-                        "server": "https://kubernetes.default.svc",
-                        "namespace": space.name,
-                    },
-                    "syncPolicy": {"automated": {"selfHeal": True, "prune": True}},
-                },
-            },
-            namespace=ARGOCD,
+def gitops(
+    cluster: None,  # noqa: ARG001 - first of all
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[], Repository]]:
+    """Argo CD with the health check as the chart renders it; makes repositories that it can read."""
+    if not argocd.is_installed():
+        pytest.skip(
+            f"needs Argo CD in the cluster, and {argocd.CRD} is not there: `cluster start argocd`"
         )
-        return name
+    folder = Path(os.environ.get("MIDSTREAM_TEST_GIT") or tmp_path_factory.mktemp("git"))
 
-    yield make
-    kubectl.run("delete", "application", name, "-n", ARGOCD, "--ignore-not-found", "--wait=false")
+    def repository() -> Repository:
+        return Repository(folder / f"git-{os.urandom(4).hex()}")
+
+    with argocd.settings({KEY: _health_check()}):
+        argocd.running(f"probe-{os.urandom(4).hex()}", repository())
+        yield repository
+
+
+@pytest.fixture
+def repository(gitops: Callable[[], Repository]) -> Repository:
+    return gitops()
 
 
 def test_commits_swap_models_and_a_revert_rolls_back(
-    space: Space,
-    argocd: None,  # noqa: ARG001 - must be there
-    repository: Repository,
-    application: Callable[[], str],
-    rf: Model,
-    gbr: Model,
-    requests: list[wire.Request],
+    space: Space, repository: Repository, rf: Model, gbr: Model, requests: list[wire.Request]
 ) -> None:
-    """Progressing, then Synced and Healthy, for each commit; in the same pods, without a lost request or drift."""
-    first = repository.commit(pipeline(rf, deployment=TWO), "Serve the forest")
-    name = application()
-    with kubectl.watching(
-        "applications", ARGOCD, "--field-selector", f"metadata.name={name}"
-    ) as watch:
-        watch.until(lambda seen: _health(seen) == "Progressing", "Progressing")
-        watch.until(lambda seen: _is_settled(seen, first), "Synced and Healthy")
-    space.until_ready(version(rf))
-    before = space.identities()
-    with watched(space, [[rf], [gbr]], requests) as load:
-        load.changing()
-        second = repository.commit(pipeline(gbr, deployment=TWO), "Serve the boosted trees")
-        space.until(lambda seen: _serves(seen, gbr), "the second commit's model to serve")
-        application_now = _until(name, lambda seen: _is_settled(seen, second), "settled")
-        load.promised(version(gbr))
-        assert _is_without_drift(application_now)
-        load.changing()
-        third = repository.revert()
-        space.until(lambda seen: _serves(seen, rf), "the first commit's model to serve")
-        application_now = _until(name, lambda seen: _is_settled(seen, third), "settled")
-        load.promised(version(rf))
-        verdict = load.stop()
+    """Synced and Healthy mean that the commit's version serves; same pods, no lost request, no drift."""
+    first = repository.commit("Serve the forest", pipeline=pipeline(rf, deployment=TWO))
+    with argocd.application(space.name, space.name, repository) as application:
+        application.until_settled(first)
+        assert Shown(first, "Synced", "Progressing") in application.shown
+        before, template = space.identities(), space.template()
+        with watched(space, [[rf], [gbr]], requests) as load:
+            load.changing()
+            application.forget()
+            second = repository.commit(
+                "Serve the boosted trees", pipeline=pipeline(gbr, deployment=TWO)
+            )
+            application.until_settled(second)
+            load.promised(version(gbr))
+            assert space.get()["status"]["version"] == version(gbr)
+            _is_a_straight_way(application.shown, first, second)
+            _is_without_drift(space, application, repository, second)
 
-    # One sync for each commit: what the operator does is no reason to heal.
-    assert [each["revision"] for each in application_now["status"]["history"]] == [
-        *(first, second, third)
-    ]
-    assert _is_without_drift(application_now)
+            load.changing()
+            application.forget()
+            third = repository.revert()
+            application.until_settled(third)
+            load.promised(version(rf))
+            assert space.served() == {version(rf)}
+            _is_a_straight_way(application.shown, second, third)
+            _is_without_drift(space, application, repository, third)
+            verdict = load.stop()
+
+        # One sync for each commit: what the operator does is no reason for another.
+        assert list(application.syncs.values()) == [first, second, third]
     assert verdict.clean == (0, 0, 0), str(verdict)
-    assert space.identities() == before
+    assert (space.identities(), space.template()) == (before, template)
+    assert space.get()["metadata"]["generation"] == 3
     assert [each["version"] for each in space.get()["status"]["versions"]] == [
         version(rf),
         version(gbr),
     ]
 
 
+def test_a_change_on_its_way_is_progressing(
+    space: Space, repository: Repository, rf: Model, gbr: Model, requests: list[wire.Request]
+) -> None:
+    """Synced but Progressing, with the reason, as long as a change waits; then Healthy by itself, in the same pods."""
+    first = repository.commit("Serve the forest", pipeline=pipeline(rf, deployment=TWO))
+    with argocd.application(space.name, space.name, repository) as application:
+        application.until_settled(first)
+        before = space.identities()
+        with watched(space, [[rf], [gbr]], requests) as load:
+            application.forget()
+            waiting = gbr.at(gbr.uri, insecure=True, secretRef={"name": SECRET})
+            second = repository.commit(
+                "Serve trees behind a login", pipeline=pipeline(waiting, deployment=TWO)
+            )
+            application.until_shown(second, "Synced", "Progressing")
+            space.until_waiting("SecretNotFound")
+            status, message = argocd.health("pipeline", NAME, space.name)
+            assert status == "Progressing"
+            assert message.startswith("SecretNotFound: ")
+            assert repr(SECRET) in message
+            assert space.served() == {version(rf)}
+
+            load.changing()
+            space.do(
+                *("create", "secret", "docker-registry", SECRET),
+                *("--docker-server=registry.example.com", "--docker-username=a"),
+                "--docker-password=b",
+            )
+            application.until_settled(second)
+            load.promised(version(gbr))
+            assert application.shown[-2:] == [
+                Shown(second, "Synced", "Progressing"),
+                Shown(second, "Synced", "Healthy"),
+            ]
+            _is_a_straight_way(application.shown, first, second)
+            verdict = load.stop()
+
+        assert list(application.syncs.values()) == [first, second]
+    assert verdict.clean == (0, 0, 0), str(verdict)
+    assert space.identities() == before
+
+
 def test_a_broken_model_is_degraded_while_the_old_version_serves(
     space: Space,
-    argocd: None,  # noqa: ARG001 - must be there
     repository: Repository,
-    application: Callable[[], str],
     push: Callable[..., Model],
     rf: Model,
     requests: list[wire.Request],
 ) -> None:
-    """The Application is Degraded with the reason of the condition, and Healthy again after `git revert`."""
-    first = repository.commit(pipeline(rf, deployment=TWO), "Serve the forest")
-    name = application()
-    _until(name, lambda seen: _is_settled(seen, first), "Synced and Healthy")
-    space.until_ready(version(rf))
-    broken = push(models.not_onnx, "page")
-    with watched(space, [[rf]], requests) as load:
-        repository.commit(pipeline(broken, deployment=TWO), "Serve a page")
-        seen = _until(name, lambda seen: _health(seen) == "Degraded", "Degraded")
-        (resource,) = [each for each in seen["status"]["resources"] if each["kind"] == "Pipeline"]
-        assert resource["health"]["status"] == "Degraded"
-        found = space.until_refused("InvalidModel")
-        assert found["status"]["version"] == version(rf)
-        application_tree = json.dumps(seen["status"])
-        assert "InvalidModel" in application_tree or broken.name in application_tree
-        assert space.served() == {version(rf)}
-        last = repository.revert()
-        _until(name, lambda seen: _is_settled(seen, last), "Synced and Healthy")
-        verdict = load.stop()
+    """Degraded with the condition's reason; what comes in a later sync wave is held back; `git revert` heals."""
+    first = repository.commit("Serve the forest", pipeline=pipeline(rf, deployment=TWO))
+    # Argo CD itself would try a failed sync of the same commit five times more.
+    with argocd.application(space.name, space.name, repository, retry={"limit": 0}) as application:
+        application.until_settled(first)
+        before = space.identities()
+        page = push(models.not_onnx, "page")
+        other = rf.named("other-house-price").saying(sha256="0" * 64)
+        with watched(space, [[rf]], requests) as load:
+            application.forget()
+            second = repository.commit("Serve a page", pipeline=pipeline(page, deployment=TWO))
+            application.until_shown(second, "Synced", "Degraded")
+            status, message = argocd.health("pipeline", NAME, space.name)
+            assert (status, message.partition(": ")[0]) == ("Degraded", "InvalidModel")
+            _blames(space, page, "InvalidModel", message)
+            assert space.ask().version == version(rf)
+            assert space.served() == {version(rf)}
+            assert {shown.health for shown in application.shown} <= {
+                *("Healthy", "Progressing", "Degraded")
+            }
+            _is_without_drift(space, application, repository, second)
+
+            # The running controller's own words: it waits for the pipeline before the next wave.
+            third = repository.commit(
+                "Serve other bytes, and then tell",
+                pipeline=pipeline(other, deployment=TWO),
+                after=_in_wave(1),
+            )
+            seen = application.until_failed(third)
+            (said,) = argocd.synced_messages(seen, "Pipeline")
+            assert said.startswith("DigestMismatch: ")
+            _blames(space, other, "DigestMismatch", said)
+            assert kubectl.get("configmap", "after", space.name) is None
+            assert space.ask().version == version(rf)
+
+            fourth = repository.revert(commits=2)
+            application.until_settled(fourth)
+            assert not condition(space.get(), "Stalled")
+            verdict = load.stop()
 
     assert verdict.clean == (0, 0, 0), str(verdict)
+    assert space.identities() == before
+    assert space.served() == {version(rf)}
 
 
-def _until(name: str, wanted: Callable[[Object], bool], what: str) -> Object:
-    return kubectl.until("applications", name, ARGOCD, wanted, what, 180)
+def _health_check() -> str:
+    """The Lua that the chart ships, as it renders it for `argocd-cm`."""
+    template = ("helm", "template", "midstream", str(install.CHART))
+    shown = ("--set", "argocd.healthCheck=true", "--show-only", "templates/argocd-health.yaml")
+    check: str = yaml.safe_load(run(*template, *shown))["data"][KEY]
+    return check
 
 
-def _health(seen: Object) -> str:
-    return str(seen.get("status", {}).get("health", {}).get("status", ""))
+def _in_wave(number: int) -> Object:
+    """A manifest of something small that Argo CD applies when all before is Healthy."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": "after",
+            "annotations": {"argocd.argoproj.io/sync-wave": str(number)},
+        },
+    }
 
 
-def _is_settled(seen: Object, revision: str) -> bool:
-    status = seen.get("status", {})
-    sync = status.get("sync", {})
-    return (sync.get("status"), sync.get("revision"), _health(seen)) == (
-        *("Synced", revision),
-        "Healthy",
-    ) and status.get("operationState", {}).get("phase") == "Succeeded"
+def _is_a_straight_way(shown: list[Shown], before: str, after: str) -> None:
+    """From Healthy to Healthy; nothing in between but Progressing, and that never for the commit before."""
+    assert shown[0] == Shown(before, "Synced", "Healthy"), shown
+    assert shown[-1] == Shown(after, "Synced", "Healthy"), shown
+    assert {each.health for each in shown} <= {"Healthy", "Progressing"}, shown
+    assert {each.revision for each in shown[1:]} == {after}, shown
 
 
-def _is_without_drift(seen: Object) -> bool:
-    return all(each["status"] == "Synced" for each in seen["status"]["resources"])
+def _is_without_drift(
+    space: Space, application: Application, repository: Repository, revision: str
+) -> None:
+    """Compared anew, Argo CD finds nothing to do, and `kubectl diff` nothing to change."""
+    syncs = dict(application.syncs)
+    seen = application.compared_anew()
+    assert application.syncs == syncs
+    assert application.shown[-1][:2] == (revision, "Synced")
+    assert {each["status"] for each in seen["status"]["resources"]} == {"Synced"}
+    # On the server's side: Argo CD's own annotations are not in the file, and are no matter of it.
+    command = ["diff", "--server-side", "--field-manager=test", "--force-conflicts"]
+    done: subprocess.CompletedProcess[str] = kubectl.run(
+        *command, "-n", space.name, "-f", str(repository.folder / "pipeline.yaml")
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
-def _serves(seen: Object, model: Model) -> bool:
-    return bool(seen.get("status", {}).get("version") == version(model))
+def _blames(space: Space, model: Model, reason: str, message: str) -> None:
+    """Message and condition name step, model and reason, and say what serves."""
+    seen = space.until_refused(reason)
+    assert condition(seen, "Available")["status"] == "True"
+    assert message == f"{reason}: {condition(seen, 'Stalled')['message']}"
+    assert "'predict'" in message
+    assert model.name in message
+    assert seen["status"]["version"] in message

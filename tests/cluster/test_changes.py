@@ -231,7 +231,7 @@ def test_an_owned_object_that_somebody_deletes_is_made_anew(
     for each in ("engine", "engine-lb"):
         space.do("rollout", "status", f"deployment/house-price-{each}", "--timeout=120s")
     space.until_ready(version(rf))
-    assert space.ask().version == version(rf)
+    space.until_answered(version(rf))
 
 
 def _restarted(pods: list[Object]) -> bool:

@@ -211,7 +211,7 @@ def _without_room(pod: Object, how: str) -> Iterator[None]:
     try:
         yield
     finally:
-        node.enter(pod, "midstream_engine", "umount", "--lazy", _CACHE)
+        node.enter(pod, "midstream_engine", "umount", _CACHE)
 
 
 def test_a_registry_that_is_down_for_a_while_heals_by_itself(
@@ -298,6 +298,8 @@ class _Registry:
     def _pod(self) -> Object:
         command = ["-m", "kit.cluster.forward", "5000", self._real]
         spec = program("registry", "forward", command)
+        # With 0 the pod is gone for the API before its process is.
+        spec["terminationGracePeriodSeconds"] = 1
         (container,) = spec["containers"]
         container["readinessProbe"] = {"tcpSocket": {"port": 5000}, "periodSeconds": 1}
         return spec

@@ -139,7 +139,7 @@ def test_undeploying_keeps_the_versions(space: Space, rf: Model, gbr: Model) -> 
     space.until_ready(version(gbr))
     space.until_pods(bool, "load balancers", "engine-lb")
     space.do("rollout", "status", f"deployment/{NAME}-engine-lb", "--timeout=120s")
-    assert space.ask().version == version(gbr)
+    space.until_answered(version(gbr))
 
 
 def test_a_pipeline_without_steps_can_wait_undeployed(space: Space, rf: Model) -> None:

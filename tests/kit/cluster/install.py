@@ -21,12 +21,16 @@ _LABELS = "app.kubernetes.io/name=midstream"
 
 def install() -> None:
     """Install the chart, or bring what is installed up to this tree; the operator is ready at the end."""
-    run(
-        *("helm", "upgrade", "--install", RELEASE, str(CHART)),
-        *("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s"),
-        *_values(),
-        seconds=180,
-    )
+    try:
+        run(
+            *("helm", "upgrade", "--install", RELEASE, str(CHART)),
+            *("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "60s"),
+            *_values(),
+            seconds=120,
+        )
+    except AssertionError as error:
+        error.add_note(logs())
+        raise
 
 
 def restart() -> None:

@@ -1,6 +1,7 @@
 """A namespace of a test's own, with one pipeline in it, and what is seen of it there."""
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -119,6 +120,12 @@ class Space:
         (reply,) = self.load_pod.ask([self.host], 29502, PATH, rows)
         return reply
 
+    def until_answered(self, version: str, seconds: float = 60) -> None:
+        """Ask through the load balancer until a version answers: the cluster's name server may remember old things."""
+        deadline = time.monotonic() + seconds
+        while (reply := self.ask()).version != version:
+            assert time.monotonic() < deadline, f"not {version} within {seconds} s: {reply}"
+
     def answering(self, rows: Sequence[Mapping[str, Any]] | None = None) -> list[Reply]:
         """Ask every engine by itself."""
         ips = [pod["status"]["podIP"] for pod in self.pods()]
@@ -197,12 +204,12 @@ class Space:
     def until_pods(
         self, wanted: Callable[[list[Object]], bool], what: str, app: str = "engine"
     ) -> list[Object]:
-        """Wait until the pods of the pipeline, those being deleted included, are as wanted."""
+        """Wait until the pods of the pipeline that are not being deleted are as wanted."""
         labels = f"midstream.dev/pipeline={NAME},app.kubernetes.io/name={app}"
         with kubectl.watching("pods", self.name, "-l", labels) as watch:
             while True:
                 watch.drain()
-                seen = kubectl.listed("pods", self.name, labels)
+                seen = self.pods(app=app)
                 if wanted(seen):
                     return seen
                 watch.next_of(what)
@@ -217,7 +224,6 @@ class Space:
             ("get", "events", "--sort-by=.lastTimestamp"),
             ("logs", "-l", "app.kubernetes.io/name=engine", "--tail=40", "--prefix"),
             ("logs", "-l", "app.kubernetes.io/name=engine-lb", "--tail=20", "--prefix"),
-            ("describe", "pods"),
         ]
         return "\n".join(
             f"$ kubectl {' '.join(command)}\n{done.stdout}{done.stderr}"
