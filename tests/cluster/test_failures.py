@@ -1,5 +1,6 @@
 """What cannot serve: the old version goes on everywhere, the object says why, and changing the spec heals it."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from kit.cluster.pods import program, sources
 from kit.cluster.shelf import Model, Shelf, pipeline, version
 from kit.cluster.spaces import Space, condition, is_up, restarts
 from kit.cluster.watched import watched
+from kit.load import CUT
 from kit.swapping import distinct_rows
 
 Push = Callable[..., Model]
@@ -307,10 +309,19 @@ class _Registry:
     def up(self) -> None:
         self._space.do("scale", "deployment/registry", "--replicas=1")
         self._space.do("rollout", "status", "deployment/registry", "--timeout=120s")
+        self._until(200)
 
     def down(self) -> None:
         self._space.do("scale", "deployment/registry", "--replicas=0")
         self._space.do("wait", "--for=delete", "pods", "-l", "app=registry", "--timeout=120s")
+        self._until(CUT)
+
+    def _until(self, status: int) -> None:
+        """Wait until pods see it so: routes follow a pod a moment later."""
+        deadline = time.monotonic() + 60
+        host, _, port = self._address.partition(":")
+        while self._space.load_pod.ask([host], int(port), "/v2/")[0].status != status:
+            assert time.monotonic() < deadline, f"{self._address} does not answer {status}"
 
     def model(self, model: Model) -> Model:
         """The same model, fetched through the forwarder."""
