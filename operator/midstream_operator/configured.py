@@ -26,18 +26,20 @@ class Configured:
 
 def read(config_map: Object | None, history: Sequence[Recorded]) -> Configured:
     """Read a ConfigMap. One that was damaged by hand counts as absent."""
-    documents = {f"{each.revision}.json": version.dump(each.document) for each in history}
+    recorded = {f"{each.revision}.json": version.dump(each.document) for each in history}
     if config_map is None:
-        return Configured(None, None, documents)
+        return Configured(None, None, recorded)
     data = config_map.get("data") or {}
-    documents |= {key: text.encode() for key, text in data.items() if key != names.INDEX_FILE}
+    found = {key: text.encode() for key, text in data.items() if key != names.INDEX_FILE}
+    # What is recorded is right; what stands in the ConfigMap may have been changed by hand.
+    documents = {**found, **recorded}
     annotations = config_map["metadata"].get("annotations") or {}
     try:
         index = Index.model_validate_json(data.get(names.INDEX_FILE, ""))
     except ValidationError:
         return Configured(None, None, documents)
     for entry in index.entries():
-        if hashlib.sha256(documents.get(entry.document, b"")).hexdigest() != entry.sha256:
+        if hashlib.sha256(found.get(entry.document, b"")).hexdigest() != entry.sha256:
             return Configured(None, None, documents)
     return Configured(index, annotations.get(names.PROVEN_ANNOTATION), documents)
 

@@ -10,7 +10,7 @@ target wins; asked twice, it wants the same. Nothing is remembered between two c
 on the pods and in the last status.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from midstream_api import names
@@ -23,10 +23,18 @@ NUDGE_SECONDS = 0.3
 so on. The kubelet needs 0.1 to 0.2 s; now and then it projects the new ConfigMap with the old annotation, and would not
 look again for a minute."""
 NUDGE_LIMIT_SECONDS = 30.0
+_NUDGES_COUNTED = 10
+"""Doubled more often the wait is beyond the limit, and in the end beyond every number."""
 POLL_SECONDS = 0.03
 """Between two looks at the engines while they are expected to act."""
+_POLL_SHARE = 0.05
+"""Of the time that they have taken so far: who needs a minute to load is not asked thirty times a second."""
 SLOW_POLL_SECONDS = 1.0
 """The same while they wait for something that heals by itself, or start."""
+
+
+_LONGEST_REASON = 128
+"""Characters; the contract's limit. An engine's image may be anybody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,10 @@ class Situation:
     """The target has failed for good, and nobody has asked to try again."""
     now: float
     """Seconds since 1970."""
+    asked_again: bool = False
+    """The target had failed for good, and somebody has asked to try it again since."""
+    known: Mapping[str, IndexEntry] = field(default_factory=dict)
+    """Recorded revisions; needed only where there is no index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +88,45 @@ def decide(seen: Situation) -> Plan:
     if index is None or index.uid != seen.uid:
         return Plan(Stage.STARTING, index=_first(seen), after=POLL_SECONDS)
     rollout = _Rollout(seen, index)
+    ahead = _ahead(seen, index)
+    if ahead is not None:
+        renewed = index.model_copy(update={"sequence": ahead + 1})
+        return Plan(Stage.STARTING, index=renewed, proven=rollout.proven, after=POLL_SECONDS)
     plan = rollout.plan()
     return plan if plan.index is not None else replace(plan, proven=rollout.proven)
 
 
 def _first(seen: Situation) -> Index:
-    """Begin, above every sequence that an engine may have seen: a ConfigMap may have been deleted by hand."""
-    known = [pod.report.sequence for pod in seen.pods if pod.report and pod.report.uid == seen.uid]
+    """Begin, above every sequence that an engine may have seen: a ConfigMap may have been deleted by hand.
+
+    What the engines serve is stable then, not what is wanted: that may be the revision that has failed.
+    """
+    own = [pod.report for pod in seen.pods if pod.report and pod.report.uid == seen.uid]
+    known = [report.sequence for report in own]
     known += [pod.assignment.sequence for pod in seen.pods if pod.assignment]
+    serving = [report.serving for report in own if report.serving in seen.known]
+    stable = max(serving, key=serving.count) if serving else None
     return Index(
-        pipeline=seen.pipeline, uid=seen.uid, sequence=max(known, default=0) + 1, stable=seen.target
+        pipeline=seen.pipeline,
+        uid=seen.uid,
+        sequence=max(known, default=0) + 1,
+        stable=seen.known[stable] if stable is not None else seen.target,
     )
+
+
+def _ahead(seen: Situation, index: Index) -> int | None:
+    """Return the highest sequence that engines obey when they refuse the index for it.
+
+    It has gone back, or was changed and kept its sequence: by hand, or by a backup that was restored.
+    """
+    own = [pod.report for pod in seen.pods if pod.report and pod.report.uid == seen.uid]
+    refused = [
+        report.sequence
+        for report in own
+        if report.sequence > index.sequence
+        or (report.sequence == index.sequence and report.config_reason == "ConfigConflict")
+    ]
+    return max(refused, default=None)
 
 
 class _Rollout:
@@ -105,6 +145,12 @@ class _Rollout:
 
     def plan(self) -> Plan:
         if self._target == self._stable and self._index.candidate is None:
+            failure = self._stable_failure() if self._seen.asked_again else None
+            if failure is not None and not failure.transient:
+                # An engine forgets that a revision failed for good when it is told anew.
+                return self._written(
+                    stable=self._index.stable, candidate=None, stage=Stage.STARTING
+                )
             return self._settled()
         if self._target == self._stable:
             return self._back(None)
@@ -114,11 +160,27 @@ class _Rollout:
         failure = self._seen.rejected or self._permanent()
         if failure is not None:
             return self._back(failure)
-        if self._index.candidate is None or self._index.candidate != self._seen.target:
-            return self._written(
-                stable=self._index.stable, candidate=self._seen.target, stage=Stage.CANARY
-            )
+        if self._index.candidate != self._seen.target:
+            if any(_failed_for_good(pod, self._target) for pod in self._pods):
+                return self._forgotten()
+            return self._proposed()
+        if self._seen.allow_schema_change and not self._index.allow_schema_change:
+            return self._proposed()  # it was not allowed yet when the candidate was written
         return self._forward()
+
+    def _proposed(self) -> Plan:
+        return self._written(
+            stable=self._index.stable, candidate=self._seen.target, stage=Stage.CANARY
+        )
+
+    def _forgotten(self) -> Plan:
+        """Have the engines forget how an earlier attempt at the target ended; they do when nobody wants it."""
+        if self._index.candidate is not None:
+            return self._written(stable=self._index.stable, candidate=None, stage=Stage.CANARY)
+        plan = self._settled()
+        return replace(
+            plan, stage=Stage.CANARY, failure=None, after=self._patience(plan.assignments)
+        )
 
     # Nothing to roll out
 
@@ -139,15 +201,19 @@ class _Rollout:
         failure = self._stable_failure()
         done = len(serving) >= self._seen.desired and not told
         broken = failure is not None and not failure.transient and not serving
-        stage = Stage.DONE if done else Stage.STARTING
-        if self._seen.rejected is not None or broken:
-            stage = Stage.FAILED
-        waits = SLOW_POLL_SECONDS if self._pods and not told else POLL_SECONDS
+        stage = Stage.DONE if done else Stage.FAILED if broken else Stage.STARTING
+        moving = any(_serving(pod) not in (None, self._stable) for pod in self._gating)
+        unheard = any(
+            pod.assignment == wanted and pod.report is not None and not pod.report.obeys(wanted)
+            for pod in self._pods
+        )
+        waits = POLL_SECONDS if told or moving or not self._pods else SLOW_POLL_SECONDS
         return Plan(
             stage,
             assignments=told,
-            failure=self._seen.rejected or (None if done else failure),
-            after=None if done else waits,
+            failure=None if done else failure,
+            # One that serves what it should and has not heard that it is over still holds the other revision.
+            after=None if done and not unheard else waits,
         )
 
     def _is_behind(self, report: EngineReport) -> bool:
@@ -157,9 +223,14 @@ class _Rollout:
     def _stable_failure(self) -> Failure | None:
         for pod in self._pods:
             report = _of(pod, self._stable)
-            if report is not None and report.failed and _serving(pod) != self._stable:
+            failed = report is not None and report.failed and _serving(pod) != self._stable
+            if report is not None and failed and self._heard(pod):
                 return _failure(pod, report)
         return None
+
+    def _heard(self, pod: Pod) -> bool:
+        """It obeys the index as it is now: what it says is not about an earlier attempt."""
+        return pod.report is not None and pod.report.sequence == self._index.sequence
 
     # Back to the stable revision
 
@@ -181,9 +252,11 @@ class _Rollout:
         )
 
     def _permanent(self) -> Failure | None:
+        if self._index.candidate != self._seen.target:
+            return None  # not tried yet; what an engine says of it is from an earlier attempt
         for pod in self._pods:
             report = _of(pod, self._target)
-            if report is not None and report.failed and not report.transient:
+            if report is not None and _failed_for_good(pod, self._target) and self._heard(pod):
                 return _failure(pod, report)
         return None
 
@@ -279,7 +352,14 @@ class _Rollout:
         known = {pod.name: pod.assignment for pod in self._pods}
         told = {name: said for name, said in wanted.items() if known[name] != said}
         told |= self._nudged({name: said for name, said in wanted.items() if name not in told})
-        return Plan(stage, assignments=told, canary=canary.name, after=POLL_SECONDS)
+        return Plan(stage, assignments=told, canary=canary.name, after=self._patience(told))
+
+    def _patience(self, told: Collection[str]) -> float:
+        """Return the seconds to the next look: the longer they have been at it, the longer."""
+        last = max((Nudge.of(pod).at for pod in self._pods), default=0.0)
+        if told or not last:
+            return POLL_SECONDS
+        return min(SLOW_POLL_SECONDS, max(POLL_SECONDS, _POLL_SHARE * (self._seen.now - last)))
 
     def _nudged(self, wanted: Mapping[str, Assignment]) -> dict[str, Assignment]:
         """Return the assignments that were told and are not confirmed in time."""
@@ -326,7 +406,8 @@ class Nudge:
 
     def is_late(self, now: float) -> bool:
         """Not confirmed by now, the pod is to be told again."""
-        return now - self.at > min(NUDGE_SECONDS * float(2**self.repeated), NUDGE_LIMIT_SECONDS)
+        doubled = min(max(self.repeated, 0), _NUDGES_COUNTED)
+        return now - self.at > min(NUDGE_SECONDS * 2.0**doubled, NUDGE_LIMIT_SECONDS)
 
     def next(self, now: float, *, same: bool) -> str:
         """Return what to write now; `same`: with the same assignment as before."""
@@ -345,6 +426,11 @@ def _of(pod: Pod, revision: str) -> RevisionReport | None:
     return pod.report.revisions.get(revision) if pod.report else None
 
 
+def _failed_for_good(pod: Pod, revision: str) -> bool:
+    report = _of(pod, revision)
+    return report is not None and report.failed and not report.transient
+
+
 def _failure(pod: Pod, report: RevisionReport) -> Failure:
     message = f"engine {pod.name}: {report.message}"
     missing = [each for each in report.models if str(each["name"]) not in message]
@@ -353,7 +439,7 @@ def _failure(pod: Pod, report: RevisionReport) -> Failure:
         message = f"{message} ({models})"
     return Failure(
         revision=report.revision,
-        reason=report.reason or "Unknown",
+        reason=(report.reason or "Unknown")[:_LONGEST_REASON],
         message=message,
         transient=report.transient,
     )
