@@ -11,6 +11,9 @@ from midstream_api.status import PipelineStatus
 from midstream_operator.metadata import Owner
 from midstream_operator.observed import Failure, Object
 
+_LONGEST_RETRY = 253
+"""Characters; the contract's limit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -36,7 +39,7 @@ class Look:
             pipeline=pipeline,
             owner=Owner(metadata["name"], metadata["namespace"], metadata["uid"]),
             generation=metadata["generation"],
-            retry=annotations.get(names.RETRY_ANNOTATION),
+            retry=_clipped(annotations.get(names.RETRY_ANNOTATION)),
             previous=_status(pipeline),
             now=now,
             seen=seen,
@@ -55,6 +58,11 @@ class Look:
             first = error.errors()[0]
             where = ".".join(map(str, ("spec", *first["loc"])))
             return Failure("", "InvalidSpec", f"{where}: {first['msg']}", transient=False)
+
+
+def _clipped(retry: str | None) -> str | None:
+    """Return what the status can hold of a text that may be anything."""
+    return None if retry is None else retry[:_LONGEST_RETRY]
 
 
 def _status(pipeline: Object) -> PipelineStatus:

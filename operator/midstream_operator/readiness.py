@@ -4,6 +4,8 @@ Whoever waits for `Ready` waits for the wanted version on every replica and for 
 ready is either on its way (`Reconciling`: it needs nobody) or over (`Stalled`: it needs another spec).
 """
 
+from dataclasses import replace
+
 from midstream_api.status import ConditionType, Stage, Truth
 from midstream_operator import podstatus, versions
 from midstream_operator.conditions import Reason, Wanted
@@ -29,7 +31,11 @@ def wanted(facts: Facts) -> list[Wanted]:
         kind = ConditionType.STALLED if facts.stalled else ConditionType.RECONCILING
         found.append(Wanted(kind, "True", ready.reason, ready.message))
     if facts.pinned:
-        found.append(_pinned(facts, facts.pinned))
+        said = _pinned(facts, facts.pinned)
+        if (failure := facts.view.steps_failure) is not None:
+            text = f"{said.message}; the steps cannot be used ({failure.reason}): {failure.message}"
+            said = replace(said, message=text)
+        found.append(said)
     return found
 
 

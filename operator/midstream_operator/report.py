@@ -8,7 +8,8 @@ from midstream_api.pipeline import PipelineSpec
 from midstream_api.status import PipelineStatus, RolloutStatus, Stage
 from midstream_api.version import revision_id
 from midstream_operator import timeline
-from midstream_operator.cluster import DEPLOYMENT, POD, Cluster
+from midstream_operator.cluster import DEPLOYMENT, PIPELINE, POD, Cluster
+from midstream_operator.conditions import MAX_MESSAGE, clipped
 from midstream_operator.events import Events
 from midstream_operator.look import Look
 from midstream_operator.metadata import ENGINE_LB
@@ -38,12 +39,20 @@ class Reporter:
         history: Sequence[Recorded] = (),
         target: RevisionDocument | None = None,
         problem: Failure | None = None,
+        steps_problem: Failure | None = None,
         index: Index | None = None,
         pods: Sequence[Pod] = (),
         plan: Plan | None = None,
     ) -> None:
-        """Write what has changed since the last time. `problem`: why there is no target."""
+        """Write what has changed since the last time.
+
+        `problem`: why there is no target, or what the API server refuses. `steps_problem`: why the steps lead to no
+        revision, while another one is pinned.
+        """
         owner = look.owner
+        failure = plan.failure if plan is not None else None
+        if failure is None or (problem is not None and failure.transient):
+            failure = problem or failure
         view = View(
             name=owner.name,
             namespace=owner.namespace,
@@ -60,15 +69,20 @@ class Reporter:
                 if pod["metadata"]["labels"].get("app.kubernetes.io/name") == ENGINE_LB
             ),
             rollout=_rollout(look, target, problem, index, pods, plan),
-            failure=problem or (plan.failure if plan else None),
+            failure=failure,
+            steps_failure=steps_problem,
             now=timeline.written(look.now),
             deployments=self._store.owned(DEPLOYMENT, owner.namespace, owner.name),
         )
         status = describe(view)
         self._post(look, status)
+        self._post_problem(look, steps_problem if plan is None else problem or steps_problem)
         body = status.model_dump(mode="json", by_alias=True, exclude_none=True)
         if body == look.pipeline.get("status"):
             return
+        now = self._store.get(PIPELINE, owner.namespace, owner.name)
+        if now is None or now["metadata"]["uid"] != owner.uid:
+            return  # deleted meanwhile; one that was made again has not been looked at yet
         await self._cluster.apply_status(
             {
                 "apiVersion": names.API_VERSION,
@@ -77,6 +91,12 @@ class Reporter:
                 "status": body,
             }
         )
+
+    def _post_problem(self, look: Look, problem: Failure | None) -> None:
+        """Tell of what is wrong beside the rollout, once for each generation."""
+        if problem is not None:
+            text = clipped(problem.message, MAX_MESSAGE)
+            self._events.post(look.pipeline, "Warning", problem.reason, text, "Reconcile")
 
     def _post(self, look: Look, status: PipelineStatus) -> None:
         now, before = status.rollout, look.previous.rollout
@@ -110,10 +130,16 @@ def _rollout(
     plan: Plan | None,
 ) -> RolloutStatus | None:
     last = look.previous.rollout
-    if problem is not None:
+    if problem is not None and (target is None or plan is None):
         begun = timeline.begin(last, generation=look.generation, seen=look.seen, retry=look.retry)
         stage = Stage.RESOLVING if problem.transient else Stage.FAILED
-        told = {"stage": stage, "reason": problem.reason, "message": problem.message}
+        # No revision: where it goes is not known, and none has failed.
+        told = {
+            "stage": stage,
+            "reason": problem.reason,
+            "message": clipped(problem.message, MAX_MESSAGE),
+            "revision": None,
+        }
         return begun.model_copy(update=told)
     if target is None or plan is None or index is None:
         return last

@@ -20,9 +20,13 @@ from midstream_artifacts.patience import Patience
 from midstream_artifacts.pins import Pinned, describe, measure
 from midstream_artifacts.registry import RegistryAccess
 from midstream_artifacts.sources import Source
+from midstream_operator.objects.config import REGISTRY_KEY
 
-_PATIENCE = Patience(attempts=1)
-"""The queue tries again; a thread that waits is one less for the others."""
+_PATIENCE = Patience(attempts=1, total_s=540.0)
+"""The queue tries again; a thread that waits is one less for the others. It gives up before the look does: a look that
+is tried again must not find the thread of the last one still reading."""
+_REMEMBERED = 4096
+"""Addresses whose content is known; the oldest are forgotten first."""
 
 
 class Unresolved(Exception):
@@ -67,8 +71,10 @@ class Resolver:
             if model.source.secret_ref is not None:
                 login = logins[model.source.secret_ref.name]
             known = await asyncio.to_thread(self._learn, where, model, login)
-            if "@sha256:" in uri:
+            if uri.startswith("oci://") and "@sha256:" in uri:
                 self._known[uri, insecure] = known
+                if len(self._known) > _REMEMBERED:
+                    del self._known[next(iter(self._known))]
         if model.sha256 is not None and model.sha256 != known.sha256:
             raise Unresolved(
                 "DigestMismatch",
@@ -83,8 +89,8 @@ class Resolver:
         if not uri.startswith(("oci://", "http://", "https://")):
             raise Unresolved(
                 "SourceIsLocal",
-                f"{where}: {uri!r} is a path, and a cluster cannot read it; run `midstream push pipeline.yaml "
-                "--to oci://REGISTRY/REPOSITORY -o pushed.yaml` and apply pushed.yaml",
+                f"{where}: {redacted(uri)!r} is a path, and a cluster cannot read it; run `midstream push "
+                "pipeline.yaml --to oci://REGISTRY/REPOSITORY -o pushed.yaml` and apply pushed.yaml",
                 transient=False,
             )
         try:
@@ -139,7 +145,10 @@ def docker_config(secret: Mapping[str, Any] | None, name: str) -> Mapping[str, A
         document = json.loads(text)
         if not isinstance(document, dict):
             raise TypeError  # noqa: TRY301 - one way out for all forms that are wrong
-    except (KeyError, TypeError, ValueError) as error:
+        if not isinstance(document.get("auths", {}), dict):
+            raise TypeError  # noqa: TRY301
+        version.canonical(document)  # as it will be written; not every text that is read can be
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise Unresolved(
             "SecretInvalid",
             f"Secret {name!r} holds no Docker config under .dockerconfigjson; make it with "
@@ -147,3 +156,12 @@ def docker_config(secret: Mapping[str, Any] | None, name: str) -> Mapping[str, A
             transient=True,
         ) from error
     return document
+
+
+def logins_in(secret: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the Docker config in the engines' own Secret; empty when it was changed by hand."""
+    try:
+        found = json.loads(base64.b64decode(secret["data"][REGISTRY_KEY]))
+        return {"auths": dict(found["auths"])}
+    except (KeyError, TypeError, ValueError):
+        return {}

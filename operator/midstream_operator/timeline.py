@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from midstream_api.status import RolloutStatus, Stage, StageTimes
+from midstream_operator.conditions import MAX_MESSAGE, clipped
 from midstream_operator.observed import Pod, RevisionReport
 from midstream_operator.rollout import Plan
 
@@ -60,7 +61,7 @@ def advance(
             "version": version,
             "canary": plan.canary or status.canary,
             "reason": plan.failure.reason if plan.failure else None,
-            "message": plan.failure.message if plan.failure else None,
+            "message": clipped(plan.failure.message, MAX_MESSAGE) if plan.failure else None,
             "stages": StageTimes(**{**reached, **known}),
         }
     )

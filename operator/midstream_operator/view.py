@@ -36,6 +36,8 @@ class View:
     """Why the target does not serve, or cannot be known."""
     now: str
     """RFC 3339."""
+    steps_failure: Failure | None = None
+    """Why the steps lead to no revision, while another one is pinned."""
     deployments: Sequence[Object] = ()
     """Those of the pipeline, to see whether Kubernetes still replaces pods."""
 

@@ -3,6 +3,7 @@
 Records a version the moment it is known, also while the pipeline is undeployed or pinned.
 """
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,9 +35,12 @@ class Attempts:
     again: float = 0.0
     """When to try again, on the monotonic clock."""
     problem: Failure | None = None
+    logins: str = ""
+    """Digest of the logins that were tried last."""
 
     def failed(self, reason: str, message: str, *, transient: bool) -> Failure:
-        wait = min(_RETRY_SECONDS * 2**self.failures, _RETRY_LIMIT_SECONDS)
+        # 2 ** 10 seconds are beyond the limit; a larger exponent would only grow, until it is no number any more.
+        wait = min(_RETRY_SECONDS * 2.0 ** min(self.failures, 10), _RETRY_LIMIT_SECONDS)
         self.failures += 1
         self.again = time.monotonic() + wait
         self.problem = Failure("", reason, message, transient)
@@ -136,10 +140,14 @@ class Wanted:
         self, look: Look, spec: PipelineSpec, attempts: Attempts
     ) -> RevisionDocument | Failure:
         waiting = attempts.waiting(look.request)
-        if waiting is not None:
+        if waiting is not None and (waiting.transient or not secrets_of(spec)):
             return waiting
         try:
             logins = await self.logins(look, spec)
+            digest = hashlib.sha256(version.canonical(logins)).hexdigest()
+            if waiting is not None and digest == attempts.logins:
+                return waiting  # for good, unless somebody mends a Secret
+            attempts.logins = digest
             document = await self._resolver.document(look.owner.name, spec, logins)
         except Unresolved as error:
             return attempts.failed(error.reason, str(error), transient=error.transient)
@@ -147,7 +155,7 @@ class Wanted:
         if size > MAX_DOCUMENT:
             large = ConfigTooLarge(f"{version.revision_id(document)}.json", size)
             return attempts.failed(large.reason, str(large), transient=False)
-        attempts.problem = None
+        attempts.problem, attempts.failures = None, 0
         return document
 
     async def _prune(self, look: Look, spec: PipelineSpec) -> None:
