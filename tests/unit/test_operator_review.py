@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kit.fleet import Fleet, entry
 from kit.situations import ID_A, ID_B, OWNER, UID, WELL, A, B, history, spec
@@ -22,7 +24,7 @@ from midstream_operator.metrics import Metrics
 from midstream_operator.observed import Failure, Object
 from midstream_operator.report import Reporter
 from midstream_operator.resolve import Resolver, Unresolved, docker_config
-from midstream_operator.rollout import Nudge, Plan
+from midstream_operator.rollout import Nudge, Plan, Situation
 from midstream_operator.status import describe
 from midstream_operator.store import Scope, Store
 from midstream_operator.wanted import Attempts
@@ -289,3 +291,71 @@ def test_a_secret_that_holds_no_logins_is_refused_in_words(text: str) -> None:
     with pytest.raises(Unresolved) as caught:
         docker_config(secret, "registry")
     assert caught.value.reason == "SecretInvalid"
+
+
+class _Clumsy(Fleet):
+    """A fleet whose ConfigMap people lose and put back, and whose operator forgets."""
+
+    def situation(self) -> Situation:
+        known = {letter * 16: entry(letter) for letter in "abcd"}
+        return replace(super().situation(), known=known)
+
+    def happen(self, event: str, number: int) -> None:
+        engine = self.engines[number % len(self.engines)]
+        match event:
+            case "operate":
+                self.operate()
+            case "sync":
+                self.sync(engine)
+            case "work":
+                self.work(engine)
+            case "kill":
+                self.kill(engine)
+            case "restart" if not engine.alive:
+                self.restart(engine)
+            case "replace" if len(self.engines) > 1:
+                self.replace_pod(engine)
+            case "want":
+                self.want("abcd"[number % 4])
+            case "retry":
+                self.rejected = None
+            case "lose":
+                self.index, self.proven = None, None
+
+
+EVENTS = ("operate", "operate", "sync", "sync", "work", "work", "kill", "restart", "replace")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    replicas=st.integers(1, 3),
+    events=st.lists(
+        st.tuples(st.sampled_from([*EVENTS, "want", "retry", "lose", "back"]), st.integers(0, 11)),
+        max_size=60,
+    ),
+    last=st.sampled_from("abcd"),
+)
+def test_whatever_hands_do_the_end_is_right(
+    replicas: int, events: list[tuple[str, int]], last: str
+) -> None:
+    """With `b` bad, and the ConfigMap lost or put back at any time: `b` never serves, and all else comes to its end."""
+    fleet = _Clumsy(
+        replicas, "a", lambda _, revision: ("VerifyFailed", False) if revision[0] == "b" else None
+    )
+    fleet.settle()
+    backup = fleet.index
+    for event, number in events:
+        if event == "back":
+            fleet.index = backup
+        else:
+            fleet.happen(event, number)
+        assert "b" not in fleet.serving()
+    fleet.want(last)
+    fleet.settle()
+    assert fleet.plan is not None
+    if last == "b":
+        assert fleet.plan.stage is Stage.FAILED
+        assert "b" not in fleet.serving()
+    else:
+        assert fleet.serving() == {last}
+        assert fleet.plan.stage is Stage.DONE
