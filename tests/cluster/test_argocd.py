@@ -87,7 +87,7 @@ def test_commits_swap_models_and_a_revert_rolls_back(
             verdict = load.stop()
 
         # One sync for each commit: what the operator does is no reason for another.
-        assert list(application.syncs.values()) == [first, second, third]
+        assert [revision for revision, _ in application.syncs] == [first, second, third]
     assert verdict.clean == (0, 0, 0), str(verdict)
     assert (space.identities(), space.template()) == (before, template)
     assert space.get()["metadata"]["generation"] == 3
@@ -134,7 +134,7 @@ def test_a_change_on_its_way_is_progressing(
             _is_a_straight_way(application.shown, first, second)
             verdict = load.stop()
 
-        assert list(application.syncs.values()) == [first, second]
+        assert [revision for revision, _ in application.syncs] == [first, second]
     assert verdict.clean == (0, 0, 0), str(verdict)
     assert space.identities() == before
 
@@ -223,7 +223,7 @@ def _is_without_drift(
     space: Space, application: Application, repository: Repository, revision: str
 ) -> None:
     """Compared anew, Argo CD finds nothing to do, and `kubectl diff` nothing to change."""
-    syncs = dict(application.syncs)
+    syncs = list(application.syncs)
     seen = application.compared_anew()
     assert application.syncs == syncs
     assert application.shown[-1][:2] == (revision, "Synced")
