@@ -157,16 +157,17 @@ class _Rollout:
         if self.proven is None:
             # Nothing has ever served, so there is nothing to protect.
             return self._written(stable=self._seen.target, candidate=None, stage=Stage.STARTING)
-        failure = self._seen.rejected or self._permanent()
-        if failure is not None:
-            return self._back(failure)
+        if self._seen.rejected is not None:
+            return self._back(self._seen.rejected)
         if self._index.candidate != self._seen.target:
             if any(_failed_for_good(pod, self._target) for pod in self._pods):
                 return self._forgotten()
             return self._proposed()
         if self._seen.allow_schema_change and not self._index.allow_schema_change:
-            return self._proposed()  # it was not allowed yet when the candidate was written
-        return self._forward()
+            # It was not allowed yet when the candidate was written, and may have been refused for it.
+            return self._proposed()
+        failure = self._permanent()
+        return self._forward() if failure is None else self._back(failure)
 
     def _proposed(self) -> Plan:
         return self._written(
@@ -252,8 +253,6 @@ class _Rollout:
         )
 
     def _permanent(self) -> Failure | None:
-        if self._index.candidate != self._seen.target:
-            return None  # not tried yet; what an engine says of it is from an earlier attempt
         for pod in self._pods:
             report = _of(pod, self._target)
             if report is not None and _failed_for_good(pod, self._target) and self._heard(pod):
@@ -300,7 +299,11 @@ class _Rollout:
 
     def _transient(self) -> Pod | None:
         """Return a pod that cannot prepare the target for now; the canary only when it is the only one."""
-        sick = [pod for pod in self._pods if (said := _of(pod, self._target)) and said.failed]
+        sick = [
+            pod
+            for pod in self._pods
+            if (said := _of(pod, self._target)) and said.failed and said.transient
+        ]
         return next((pod for pod in sick if not self._told_to_serve(pod)), next(iter(sick), None))
 
     def _canary(self) -> Pod | None:

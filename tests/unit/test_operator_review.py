@@ -81,6 +81,24 @@ def test_a_change_of_what_is_allowed_reaches_a_candidate_under_way() -> None:
     assert (plan.index.candidate, plan.index.sequence) == (entry("b"), before.sequence + 1)
 
 
+def test_what_an_engine_said_before_a_change_is_not_told_as_its_answer() -> None:
+    """An engine that refused the schema, and has not heard yet that it is allowed now, makes nobody stalled."""
+    fleet = _serves_a()
+    fleet.want("b")
+    fleet.operate()
+    fleet.outcome = lambda _, revision: ("SchemaChanged", False) if revision[0] == "b" else None
+    for engine in fleet.engines:
+        fleet.sync(engine)
+        fleet.work(engine)
+    for _ in range(2):
+        plan = rollout.decide(replace(fleet.situation(), allow_schema_change=True))
+        assert (plan.stage, plan.failure) == (Stage.CANARY, None)
+        fleet.index = plan.index or fleet.index
+    assert fleet.index is not None
+    assert fleet.index.allow_schema_change
+    assert fleet.index.candidate == entry("b")
+
+
 def test_what_serves_everywhere_has_not_failed() -> None:
     """A revision that failed for good and was mended from outside is done when every replica serves it."""
     fleet = _serves_a()
