@@ -20,7 +20,7 @@ import uvloop
 
 from midstream_api.engineconfig import ResolvedModel
 from midstream_artifacts.cache import Cache
-from midstream_artifacts.errors import ArtifactError
+from midstream_artifacts.errors import ArtifactError, SourceDenied
 from midstream_artifacts.fetch import fetch
 from midstream_artifacts.registry import RegistryAccess
 from midstream_artifacts.sources import Source as Address
@@ -274,8 +274,12 @@ def _fetcher(cache: Cache, settings: Settings) -> Fetch:
                 cancelled=cancelled,
             )
         except ArtifactError as error:
+            # A login may arrive after the revision that needs it: both are files that the kubelet projects.
+            transient = error.transient or (
+                isinstance(error, SourceDenied) and settings.registry_config is not None
+            )
             raise LoadError(
-                error.reason, f"model {model.name!r}: {error}", transient=error.transient
+                error.reason, f"model {model.name!r}: {error}", transient=transient
             ) from error
 
     return fetch_model

@@ -15,8 +15,10 @@ _CONNECTIONS = "http.engine_lb."
 """Statistics of the listener: the HTTP connection manager's `stat_prefix` is `engine_lb`."""
 _ROUTES = f"{_CONNECTIONS}rds.engine_routes."
 """Statistics of the routes: the route configuration is named `engine_routes`."""
+_ENGINES = "cluster.engine.membership_healthy"
+"""Engines that traffic may go to: the cluster is named `engine`."""
 _WANTED = (
-    r"^(server\.state|http\.engine_lb\.(downstream_(rq|cx)_active"
+    r"^(server\.state|cluster\.engine\.membership_healthy|http\.engine_lb\.(downstream_(rq|cx)_active"
     r"|rds\.engine_routes\.(version_text|update_rejected|update_failure)))$"
 )
 _LIVE = 0
@@ -41,6 +43,8 @@ class State:
     """Requests it is working on; None when the bootstrap leaves the statistic out."""
     connections: int | None
     """Open connections of clients; None as above."""
+    engines: int | None
+    """Engines that traffic may go to; None as above."""
 
 
 class Admin:
@@ -81,6 +85,7 @@ class Admin:
             + _count(said.get(f"{_ROUTES}update_failure")),
             requests=said.get(f"{_CONNECTIONS}downstream_rq_active"),
             connections=said.get(f"{_CONNECTIONS}downstream_cx_active"),
+            engines=said.get(_ENGINES),
         )
 
     def answers(self) -> None:

@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         admin = Admin.of_bootstrap(arguments.bootstrap)
         program = arguments.envoy or envoy.binary()
-        readiness = Readiness(admin, arguments.routes)
+        readiness = Readiness(admin, arguments.routes, arguments.engine_seconds)
         patience = Patience(
             settle=arguments.settle_seconds,
             linger=arguments.linger_seconds,
@@ -66,6 +66,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--host", default="0.0.0.0", help="of probes and metrics")  # noqa: S104 - the kubelet asks from outside
     add("--port", type=int, default=29504, help="of probes and metrics")
+    add("--engine-seconds", type=float, default=30.0, help="a new one waits so long for an engine")
     add("--settle-seconds", type=float, default=5.0, help="serve at least this long after SIGTERM")
     add("--linger-seconds", type=float, default=15.0, help="wait this long for idle connections")
     add("--drain-seconds", type=float, default=60.0, help="wait this long for requests under way")

@@ -3,10 +3,16 @@
 Routes that Envoy refuses do not take a working load balancer out of service. It keeps its last good ones, and losing
 every load balancer to one bad file would be worse than serving the routes of a moment ago. A load balancer that never
 had good routes answers 404 to everything, and is not ready.
+
+A load balancer that has just started waits until it has found an engine: the first look at the DNS may come before
+the first engine's address, and the next some seconds later. After that, and after `engine_seconds` without one, it is
+ready whatever the engines do, so that callers are told what is the matter.
 """
 
 import json
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,9 +48,19 @@ class Verdict:
 class Readiness:
     """One load balancer's readiness. Safe to ask from several threads."""
 
-    def __init__(self, admin: Admin, routes: Path) -> None:
+    def __init__(
+        self,
+        admin: Admin,
+        routes: Path,
+        engine_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._admin = admin
         self._routes = routes
+        self._engine_seconds = engine_seconds
+        self._clock = clock
+        self._live_since: float | None = None
+        self._found_engine = False
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._refused_before: int | None = None
@@ -79,12 +95,23 @@ class Readiness:
         with self._lock:
             if wanted is not None and state.routes == wanted:
                 self._refused_before = state.refused
-                return None
+                return self._without_engines(state)
             before = self._refused_before
         if before is not None and (wanted is None or state.refused > before):
             return None
         applied = state.routes or "none"
         return f"Envoy has applied routes {applied}, on disk are {wanted or 'none'}"
+
+    def _without_engines(self, state: State) -> str | None:
+        """Why the first engine is still waited for; None when it is not."""
+        now = self._clock()
+        if self._live_since is None:
+            self._live_since = now
+        if state.engines is None or state.engines > 0:
+            self._found_engine = True
+        if self._found_engine or now - self._live_since > self._engine_seconds:
+            return None
+        return "has found no engine yet"
 
 
 def _version(path: Path) -> str | None:

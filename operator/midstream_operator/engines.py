@@ -4,6 +4,7 @@ Read-only. An engine that does not answer in time has no report; that is no erro
 """
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 
 import aiohttp
@@ -13,6 +14,8 @@ from midstream_operator.observed import EngineReport
 
 ANSWER_SECONDS = 1.0
 """Longest wait for one engine."""
+MAX_ANSWER = 4 << 20
+"""Bytes of an answer that are read."""
 
 
 class Engines:
@@ -36,9 +39,22 @@ class Engines:
     async def _one(self, session: aiohttp.ClientSession, ip: str) -> EngineReport | None:
         host = f"[{ip}]" if ":" in ip else ip
         try:
-            async with session.get(f"http://{host}:{self._port}/status") as answer:
-                return EngineReport.of(await answer.json())
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError):
+            address = f"http://{host}:{self._port}/status"
+            async with session.get(address, allow_redirects=False) as answer:
+                body = await answer.content.read(MAX_ANSWER)
+                while len(body) < MAX_ANSWER and (more := await answer.content.read(MAX_ANSWER)):
+                    body += more
+                return EngineReport.of(json.loads(body))
+        except (
+            aiohttp.ClientError,
+            TimeoutError,
+            OSError,
+            # Whatever answers there in an engine's place must not end the look.
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ):
             return None
 
     async def close(self) -> None:

@@ -23,6 +23,8 @@ NUDGE_SECONDS = 0.3
 so on. The kubelet needs 0.1 to 0.2 s; now and then it projects the new ConfigMap with the old annotation, and would not
 look again for a minute."""
 NUDGE_LIMIT_SECONDS = 30.0
+RETAIN_SECONDS = 10.0
+"""For so long after a swap engines keep the revision before it in memory."""
 _NUDGES_COUNTED = 10
 """Doubled more often the wait is beyond the limit, and in the end beyond every number."""
 POLL_SECONDS = 0.03
@@ -191,12 +193,14 @@ class _Rollout:
         wanted = Assignment(
             uid=index.uid, sequence=index.sequence, hold=[self._stable], serve=self._stable
         )
-        told = {
-            pod.name: wanted
+        stale = [
+            pod
             for pod in self._pods
             if pod.assignment not in (None, wanted)
             or (pod.assignment is None and pod.report is not None and self._is_behind(pod.report))
-        }
+        ]
+        retains = {pod.name: left for pod in stale if (left := self._retains(pod)) > 0}
+        told = {pod.name: wanted for pod in stale if pod.name not in retains}
         told |= self._nudged({pod.name: wanted for pod in self._pods if pod.assignment == wanted})
         serving = [pod for pod in self._pods if pod.ready and _serving(pod) == self._stable]
         failure = self._stable_failure()
@@ -209,13 +213,24 @@ class _Rollout:
             for pod in self._pods
         )
         waits = POLL_SECONDS if told or moving or not self._pods else SLOW_POLL_SECONDS
+        later = min(retains.values(), default=None)
         return Plan(
             stage,
             assignments=told,
             failure=None if done else failure,
             # One that serves what it should and has not heard that it is over still holds the other revision.
-            after=None if done and not unheard else waits,
+            after=later if done and not unheard else waits,
         )
+
+    def _retains(self, pod: Pod) -> float:
+        """Return for how many seconds a pod may keep the revision that it served before.
+
+        To tell it would cost the next swap a second (the kubelet), and going back is instant meanwhile.
+        """
+        said = pod.assignment
+        if said is None or said.serve != self._stable or _serving(pod) != self._stable:
+            return 0.0
+        return Nudge.of(pod).at + RETAIN_SECONDS - self._seen.now
 
     def _is_behind(self, report: EngineReport) -> bool:
         """A pod that was never told anything reads the folder only now and then."""
@@ -436,10 +451,10 @@ def _failed_for_good(pod: Pod, revision: str) -> bool:
 
 def _failure(pod: Pod, report: RevisionReport) -> Failure:
     message = f"engine {pod.name}: {report.message}"
-    missing = [each for each in report.models if str(each["name"]) not in message]
-    if missing and len(missing) == len(report.models):
-        models = ", ".join(f"step {each['step']!r}, model {each['name']!r}" for each in missing)
-        message = f"{message} ({models})"
+    said = [each for each in report.models if repr(str(each["name"])) in message]
+    if not any(f"step {str(each['step'])!r}" in message for each in report.models):
+        where = [f"step {each['step']!r}, model {each['name']!r}" for each in said or report.models]
+        message = f"{message} ({'; '.join(where)})" if where else message
     return Failure(
         revision=report.revision,
         reason=(report.reason or "Unknown")[:_LONGEST_REASON],

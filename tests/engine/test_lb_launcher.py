@@ -74,6 +74,19 @@ def test_not_ready_with_routes_that_envoy_never_took(
         running.until_ready()
 
 
+def test_a_new_one_waits_for_its_first_engine(
+    place: tuple[BalancerFolder, Upstream],
+) -> None:
+    """Without an engine it is not ready and says why, for a bounded time; then callers are told what is the matter."""
+    folder, upstream = place
+    folder.write(folder.routes_of("r1"))
+    upstream.close()
+    with balancer(folder, *QUICK, "--engine-seconds", "2") as running:
+        reply = running.until("the reason", lambda reply: b"engine" in reply.body)
+        assert (reply.status, reply.body) == (503, b"has found no engine yet\n")
+        running.until_ready()
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"version_info": "r2"}', '{"resources": []}'])
 def test_a_bad_file_keeps_the_last_good_routes(folder: BalancerFolder, text: str) -> None:
     """Routes that cannot be read take no working load balancer out of service: the last good ones serve on."""

@@ -74,7 +74,10 @@ def balanced(*engines: EngineProcess, healthy: int | None = None) -> Iterator[Ba
         files = BalancerFolder(folder, 0)
         files.bootstrap.write_text(_bootstrap(files, [each.port for each in engines]))
         files.write(envoy.dump(envoy.routes()))
-        with balancer(files, "--settle-seconds", "0", "--linger-seconds", "0") as running:
+        quick = [f"--{each}-seconds=0" for each in ("settle", "linger")]
+        if healthy == 0:
+            quick.append("--engine-seconds=0")
+        with balancer(files, *quick) as running:
             running.until_ready()
             made = Balanced(running)
             made.until_healthy(len(engines) if healthy is None else healthy)

@@ -229,16 +229,24 @@ class Fleet:
     def settle(self, rounds: int = 200) -> None:
         """Let everything happen in turn until nothing changes any more."""
         for _ in range(rounds):
-            before = repr((self.index, self.engines, self.plan))
+            before = self._look()
             self.operate()
             for engine in self.engines:
                 if not engine.alive:
                     self.restart(engine)
                 self.sync(engine)
                 self.work(engine)
-            if repr((self.index, self.engines, self.plan)) == before:
+            if self._look() != before:
+                continue
+            after = self.plan.after if self.plan is not None else None
+            if after is None or after == rollout.SLOW_POLL_SECONDS:
                 return
+            self.now += after  # engines keep the old revision for a while
         raise AssertionError(f"no rest after {rounds} rounds: {self.plan}")
+
+    def _look(self) -> str:
+        plan = replace(self.plan, after=None) if self.plan is not None else None
+        return repr((self.index, self.engines, plan))
 
     def serving(self) -> set[str]:
         """The revisions that answer, by their letters."""

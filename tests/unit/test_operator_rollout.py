@@ -87,6 +87,24 @@ def test_each_pod_is_told_once_before_it_serves() -> None:
     assert told == {"engine-0": 1, "engine-1": 1, "engine-2": 1}
 
 
+def test_the_old_revision_is_kept_for_a_while() -> None:
+    """Telling pods at once that it is over would cost the next swap a second; ten seconds later they are told."""
+    fleet = _fleet(3)
+    fleet.want("b")
+    _stages(fleet)
+    assert fleet.plan is not None
+    assert fleet.plan.stage is Stage.DONE
+    assert fleet.plan.after is not None
+    assert all("a" * 16 in engine.states for engine in fleet.engines)
+    fleet.now += fleet.plan.after
+    fleet.operate()
+    for engine in fleet.engines:
+        fleet.sync(engine)
+        fleet.work(engine)
+    assert [sorted(engine.states) for engine in fleet.engines] == [["b" * 16]] * 3
+    assert fleet.operate().after is None
+
+
 def test_nothing_is_promoted_before_everybody_serves() -> None:
     """While one pod has not loaded the target, new pods start with the old revision."""
     fleet = _fleet(3)
