@@ -171,8 +171,8 @@ def test_two_runs_do_not_share_a_state_folder(folder: Path) -> None:
 
 def as_curl_would(words: list[str]) -> bytes:
     """The body of the answer to a printed curl line; curl itself is not on every machine."""
-    assert words[:4] == ["curl", "-s", "-X", "POST"]
-    url, _, header, _, data = words[4:]
+    assert words[:2] == ["curl", "-sS"]
+    url, _, header, _, data = words[2:]
     name, _, value = header.partition(": ")
     request = urllib.request.Request(url, data.encode(), {name: value})  # noqa: S310 - loopback
     with urllib.request.urlopen(request, timeout=client.SECONDS) as answer:  # noqa: S310
@@ -201,7 +201,7 @@ def test_people_are_told_how_to_ask_and_to_swap(folder: Path) -> None:
                 if "stop it" in line:
                     break
             asked = next(line.partition("ask it:")[2] for line in printed if "ask it:" in line)
-            answer = as_curl_would(shlex.split(asked))
+            answer = as_curl_would(shlex.split(asked.removesuffix("; echo")))
             process.send_signal(signal.SIGINT)
             rest = lines.read()
             code = process.wait(client.SECONDS)
@@ -213,6 +213,8 @@ def test_people_are_told_how_to_ask_and_to_swap(folder: Path) -> None:
     assert json.loads(answer)[0]["out"] == {"variable": [0.0]}
     assert any(f"edit {folder / 'pipeline.yaml'}" in line for line in printed)
     assert any(line[9:].startswith("loaded one in ") for line in printed)
+    version = version_in((folder / "pipeline.yaml").read_text(), folder)
+    assert any(line[9:].startswith(f"serving one, version {version}, at ") for line in printed)
     assert rest.splitlines()[-1][9:] == "stopped"
 
 

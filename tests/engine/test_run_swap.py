@@ -167,9 +167,14 @@ def pinned(folder: Path) -> str:
     return manifest(folder, "one") + f"  version: {version_in(manifest(folder, 'two'), folder)}\n"
 
 
+def other_pipeline(folder: Path) -> str:
+    return manifest(folder, "two").replace("name: house-price", "name: flat-price")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (other_pipeline, "PipelineRenamed"),
         (undeployed, "NotDeployed"),
         (pinned, "VersionNotHere"),
         (broken_yaml, "InvalidManifest"),
@@ -197,7 +202,8 @@ def test_a_refused_change_leaves_the_old_version_serving(
     assert refused["reason"] == reason
     assert (during.version, during.outputs) == (before.version, before.outputs)
     assert (status["version"], status["ready"]) == (before.version, True)
-    if reason in {"InvalidManifest", "SourceNotFound", "NotDeployed", "VersionNotHere"}:
+    of_the_manifest = {"InvalidManifest", "NotDeployed", "PipelineRenamed", "VersionNotHere"}
+    if reason in {*of_the_manifest, "SourceNotFound"}:
         assert status["manifest"]["accepted"] is False
         assert str(folder / "pipeline.yaml") in status["manifest"]["problems"][0]
     else:

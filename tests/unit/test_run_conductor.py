@@ -29,7 +29,7 @@ from midstream_engine.marks import MARK_FILE
 MANIFEST = """\
 apiVersion: midstream.dev/v1alpha1
 kind: Pipeline
-metadata: {{name: house-price}}
+metadata: {{name: {pipeline}}}
 spec:
   steps:
   - name: predict
@@ -74,10 +74,10 @@ class Stage:
     def _renew(self) -> None:
         self.renewed += 1
 
-    def wish(self, name: str, factor: float) -> Wish:
+    def wish(self, name: str, factor: float, pipeline: str = "house-price") -> Wish:
         models.scaled(self.folder / f"{name}.onnx", factor)
         path = self.folder / f"{name}.yaml"
-        path.write_text(MANIFEST.format(name=name))
+        path.write_text(MANIFEST.format(name=name, pipeline=pipeline))
         manifest = manifests.load(path)
         return Wish(resolve.resolve(manifest, self.cache), manifest, seen=0.0, resolve_ms=1.0)
 
@@ -159,6 +159,39 @@ def test_a_failed_candidate_is_dropped_and_not_tried_again(stage: Stage) -> None
     assert [(event["event"], event["reason"]) for event in stage.said()] == [
         ("refused", "VerifyFailed")
     ]
+
+
+def test_a_running_service_keeps_its_name(stage: Stage) -> None:
+    """A manifest of another name is refused at its line before any worker is told, until the name is back."""
+    sequence = stage.conductor.sequence
+    stage.conductor.want(stage.wish("two", 2.0, pipeline="flat-price"))
+    stage.conductor.turn(1.0)
+
+    assert (stage.conductor.sequence, stage.conductor.accepted) == (sequence, False)
+    (refused,) = stage.said()
+    assert refused["reason"] == "PipelineRenamed"
+    assert refused["message"] == (
+        f"refused: PipelineRenamed: {stage.folder}/two.yaml:3:12: metadata.name: a running service keeps "
+        "its name, 'house-price'; stop it and run the file to change it"
+    )
+
+    stage.conductor.want(stage.wish("two", 2.0))
+    stage.conductor.turn(1.1)
+    assert (stage.conductor.accepted, stage.goal()[2]) == (True, 2)
+
+
+def test_a_model_that_is_only_renamed_is_known_by_its_name_before(stage: Stage) -> None:
+    """Of a candidate's file that the stable revision has under another name alone, that name is told."""
+    other, two = stage.wish("other", 1.0), stage.wish("two", 2.0)
+    loaded = {"event": "loaded", "step": "predict", "revision": other.resolved.revision}
+    assert stage.conductor.called_before(loaded) is None, "there is no candidate"
+    stage.conductor.want(other)
+    stage.conductor.turn(1.0)
+    assert stage.conductor.called_before(loaded) == "one"
+    stage.conductor.want(two)
+    stage.conductor.turn(1.1)
+    assert stage.conductor.called_before(loaded) is None, "it is not the candidate any more"
+    assert stage.conductor.called_before({**loaded, "revision": two.resolved.revision}) is None
 
 
 def test_a_newer_wish_replaces_a_candidate_that_is_being_prepared(stage: Stage) -> None:
@@ -290,7 +323,7 @@ def test_a_swap_is_described_by_what_changes(
     models.scaled(tmp_path / "one.onnx", 1.0)
     models.scaled(tmp_path / "two.onnx", 2.0)
     found = []
-    text = MANIFEST.format(name="one")
+    text = MANIFEST.format(name="one", pipeline="house-price")
     for number, each in enumerate((text, change(text))):
         path = tmp_path / f"{number}.yaml"
         path.write_text(each)

@@ -180,6 +180,13 @@ def test_events_in_words(given: dict[str, Any], expected: str | None) -> None:
     assert sentence(given) == expected
 
 
+def test_a_file_that_only_gets_another_name_is_said_so() -> None:
+    """Nothing is loaded, and what was kept is known by another name until now."""
+    given = event("loaded", model="other", ms=0.1, reused=True)
+
+    assert sentence(given, "rf") == "rf is now called other; its file is loaded already"
+
+
 def test_quantities_in_words() -> None:
     """Sizes and times have the unit a person would choose."""
     assert [size(n) for n in (0, 999, 1500, 41_200_000, 328_000_000, 2_000_000_000)] == [
@@ -211,9 +218,9 @@ def test_the_curl_line_sends_the_sample_beside_the_manifest(tmp_path: Path) -> N
     line = greeting.curl("http://127.0.0.1:8080", "house-price", manifest, inputs=())
 
     assert line == (
-        "curl -s -X POST http://127.0.0.1:8080/pipelines/house-price "
+        "curl -sS http://127.0.0.1:8080/pipelines/house-price "
         "-H 'Content-Type: application/json; format=pandas-records' "
-        f"--data-binary @{tmp_path}/samples/one-row.json"
+        f"--data-binary @{tmp_path}/samples/one-row.json; echo"
     )
 
 
@@ -230,7 +237,7 @@ def test_without_a_sample_the_curl_line_sends_a_row_of_zeros(tmp_path: Path) -> 
 
     assert (
         line.partition(" -d ")[2]
-        == '\'[{"tensor": [[0], [0]], "text": "", "flag": [false], "image": "..."}]\''
+        == '\'[{"tensor": [[0], [0]], "text": "", "flag": [false], "image": "..."}]\'; echo'
     )
 
 

@@ -25,7 +25,7 @@ from midstream.run.rollout import (
     Rollout,
     Settled,
 )
-from midstream.run.wishes import Outcome, Unusable, Wish
+from midstream.run.wishes import Outcome, Unusable, Wish, renamed
 from midstream.run.worker import Worker
 
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
@@ -141,6 +141,8 @@ class Conductor:
 
     def want(self, outcome: Outcome) -> None:
         """Take the newest wish, or why there is none."""
+        if isinstance(outcome, Wish):
+            outcome = renamed(outcome, self.stable.pipeline) or outcome
         self.accepted = isinstance(outcome, Wish)
         if isinstance(outcome, Unusable):
             self.problems = outcome.problems
@@ -178,6 +180,16 @@ class Conductor:
                 worker.forgive()
             case Abort(refusal):
                 self._abort(attempt, refusal, time.monotonic())
+
+    def called_before(self, event: Event) -> str | None:
+        """Return the name that a loaded file has had until now, when the candidate only gives it another."""
+        if self._attempt is None or event.get("revision") != self._attempt.candidate.revision:
+            return None
+        before, after = self.stable.document.steps, self._attempt.candidate.document.steps
+        digest = next((one.model.sha256 for one in after if one.name == event.get("step")), None)
+        old = [one.model.name for one in before if one.model.sha256 == digest]
+        new = {one.model.name for one in after if one.model.sha256 == digest}
+        return None if not old or new & set(old) else old[0]
 
     def heard(self, event: Event) -> None:
         """Take an event that all workers have said."""

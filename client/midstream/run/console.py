@@ -113,9 +113,14 @@ def duration(ms: float) -> str:
     return f"{ms:.0f} ms" if ms >= 10 else f"{ms:.1f} ms"
 
 
-def sentence(event: Mapping[str, Any]) -> str | None:
-    """Put an engine's event into words; None for what nobody needs to read."""
+def sentence(event: Mapping[str, Any], before: str | None = None) -> str | None:
+    """Put an engine's event into words; None for what nobody needs to read.
+
+    `before`: the name that a file which is loaded already has had until now, where it gets another.
+    """
     match event["event"]:
+        case "loaded" if event.get("reused") and before is not None:
+            return f"{before} is now called {event['model']}; its file is loaded already"
         case "loaded" if event.get("reused"):
             return f"kept {event['model']}, which is loaded already"
         case "loaded":

@@ -39,14 +39,17 @@ def lines(
 
 
 def curl(url: str, pipeline: str, manifest: Path, inputs: Sequence[Mapping[str, Any]]) -> str:
-    """Return a command that gets an answer: with the sample beside the manifest, or a row of zeros."""
+    """Return a command that gets an answer: with the sample beside the manifest, or a row of zeros.
+
+    An answer has no newline at its end, so `echo` writes one.
+    """
     sample = manifest.parent / SAMPLE
     if sample.is_file():
         data = ["--data-binary", f"@{sample}"]
     else:
         data = ["-d", json.dumps([{one["name"]: zeros(one) for one in inputs}])]
-    words = ["curl", "-s", "-X", "POST", f"{url}/pipelines/{pipeline}", "-H", CONTENT_TYPE, *data]
-    return shlex.join(words)
+    words = ["curl", "-sS", f"{url}/pipelines/{pipeline}", "-H", CONTENT_TYPE, *data]
+    return f"{shlex.join(words)}; echo"
 
 
 def zeros(one: Mapping[str, Any]) -> Any:

@@ -230,7 +230,7 @@ class Supervisor:
         pipeline = conductor.stable.pipeline
         self._console.say(
             "serving",
-            f"serving {names(conductor.stable)} at {url}/pipelines/{pipeline}",
+            f"serving {names(conductor.stable)}, version {conductor.stable.version}, at {url}/pipelines/{pipeline}",
             url=f"{url}/pipelines/{pipeline}",
             host=settings.host,
             port=self._port,
@@ -282,9 +282,11 @@ class Supervisor:
             self._pass_on(merged)
 
     def _pass_on(self, event: Event) -> None:
+        before = None
         if self._conductor is not None:
             self._conductor.heard(event)
-        text = sentence(event)
+            before = self._conductor.called_before(event)
+        text = sentence(event, before)
         if text is not None:
             said = {name: value for name, value in event.items() if name not in {"event", "at"}}
             self._console.say(event["event"], text, **said)

@@ -102,6 +102,19 @@ def _unusable(
     return Unusable(Refusal(reason, text), (text,))
 
 
+def renamed(found: Wish, name: str) -> Unusable | None:
+    """Return why a wish is not for the service that runs as `name`; None when it is. Pure."""
+    if found.resolved.pipeline == name:
+        return None
+    return _unusable(
+        found.manifest,
+        "PipelineRenamed",
+        ("metadata", "name"),
+        f"a running service keeps its name, {name!r}",
+        "stop it and run the file to change it",
+    )
+
+
 def left_aside(manifest: Manifest) -> list[str]:
     """Return the fields of the manifest that only a cluster acts on."""
     spec = manifest.pipeline.spec
