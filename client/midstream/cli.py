@@ -194,18 +194,18 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _validate(args: argparse.Namespace) -> int:
-    """Print every problem of each manifest, or that it is valid."""
+    """Print of each manifest every problem, on standard error, or that it is valid."""
     code = 0
     for path in args.manifest:
         try:
             loaded = manifest.load(path)
         except manifest.ManifestError as error:
-            _say(str(error))
+            sys.stderr.write(f"{error}\n")
             code = 1
             continue
         found = [] if args.no_sources else resolve.local_problems(loaded)
         for problem in found:
-            _say(problems.at(path, problem))
+            sys.stderr.write(f"{problems.at(path, problem)}\n")
             code = 1
         if not found:
             spec = loaded.pipeline.spec

@@ -35,6 +35,9 @@ EXAMPLES: Mapping[str, str] = {
     "steps": "steps: [{name: predict, model: {...}}]",
     "model": "model: {name: rf-house-price, source: {uri: models/rf.onnx}}",
     "name": "name: house-price",
+    "steps.name": "name: predict",
+    "model.name": "name: rf-house-price",
+    "inputs.name": "name: tensor",
     "source": "source: {uri: models/rf.onnx}",
     "uri": "uri: models/rf.onnx",
     "secretRef": "secretRef: {name: registry}",
@@ -150,7 +153,8 @@ class _Case:
         last = self.path[-1]
         if isinstance(last, int):
             return "fill it, or remove the entry"
-        shown = EXAMPLES.get(f"{self.path[-2]}.{last}" if len(self.path) > 1 else "")
+        around = next((part for part in self.path[-2::-1] if isinstance(part, str)), "")
+        shown = EXAMPLES.get(f"{around}.{last}")
         return f"write {shown or EXAMPLES.get(last, f'{last}: ...')}"
 
 

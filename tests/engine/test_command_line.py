@@ -83,13 +83,23 @@ def test_every_problem_of_every_file_is_told(
     """Exit code 1, problems in lines that editors understand, valid files named too."""
     broken = folder / "broken.yaml"
     broken.write_text("apiVersion: midstream.dev/v1alpha1\nkind: Pipeline\nmetadata: {name: 3}\n")
-    code, out, _ = run(capsys, "validate", broken, folder / "pipeline.yaml")
+    code, out, errors = run(capsys, "validate", broken, folder / "pipeline.yaml")
     assert code == 1
-    assert out.splitlines() == [
+    assert errors.splitlines() == [
         f"{broken}:1:1: spec: missing field 'spec'; write spec: {{steps: [...]}}",
         f'{broken}:3:12: metadata.name: expected a string, got the number 3; write "3"',
-        f"{folder / 'pipeline.yaml'} is valid: pipeline house-price, steps: predict (rf)",
     ]
+    assert out == f"{folder / 'pipeline.yaml'} is valid: pipeline house-price, steps: predict (rf)\n"
+
+
+def test_a_file_that_is_not_there_is_told_alike(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`validate` and `plan` write it to standard error, with the name that was meant."""
+    path = folder / "pipelin.yaml"
+    told = (1, "", f"{path}: no such file; did you mean '{folder / 'pipeline.yaml'}'?\n")
+    assert run(capsys, "validate", path) == told
+    assert run(capsys, "plan", path, "--cache", folder / "cache") == told
 
 
 def test_model_file_that_does_not_exist_is_told(
@@ -97,9 +107,9 @@ def test_model_file_that_does_not_exist_is_told(
 ) -> None:
     """At the line of the address; with --no-sources nobody looks."""
     path = write(folder, "xgb")
-    code, out, _ = run(capsys, "validate", path)
+    code, _, errors = run(capsys, "validate", path)
     assert code == 1
-    assert out.startswith(
+    assert errors.startswith(
         f"{path}:10:11: spec.steps[0].model.source.uri: {folder}/xgb.onnx does not exist"
     )
     assert run(capsys, "validate", "--no-sources", path)[0] == 0
@@ -108,10 +118,10 @@ def test_model_file_that_does_not_exist_is_told(
 def test_model_that_is_a_folder_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder is no model."""
     (folder / "xgb.onnx").mkdir()
-    code, out, _ = run(capsys, "validate", write(folder, "xgb"))
+    code, _, errors = run(capsys, "validate", write(folder, "xgb"))
     assert code == 1
-    assert "spec.steps[0].model.source.uri: " in out
-    assert "is a directory; name the model file in it" in out
+    assert "spec.steps[0].model.source.uri: " in errors
+    assert "is a directory; name the model file in it" in errors
 
 
 def test_model_with_another_sha256_is_told(
@@ -119,19 +129,19 @@ def test_model_with_another_sha256_is_told(
 ) -> None:
     """At the line of the digest, with both digests."""
     path = write(folder, "rf", extra=f"        sha256: {'ab' * 32}\n")
-    code, out, _ = run(capsys, "validate", path)
+    code, _, errors = run(capsys, "validate", path)
     assert code == 1
-    assert out.startswith(f"{path}:11:9: spec.steps[0].model.sha256: ")
-    assert sha256(folder / "rf.onnx") in out
+    assert errors.startswith(f"{path}:11:9: spec.steps[0].model.sha256: ")
+    assert sha256(folder / "rf.onnx") in errors
 
 
 def test_address_that_is_none_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Remote addresses are understood, though not asked."""
     path = folder / "pipeline.yaml"
     path.write_text(path.read_text().replace("rf.onnx", "s3://bucket/rf.onnx"))
-    code, out, _ = run(capsys, "validate", path)
+    code, _, errors = run(capsys, "validate", path)
     assert code == 1
-    assert "unsupported scheme 's3:'" in out
+    assert "unsupported scheme 's3:'" in errors
 
 
 # resolving
