@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from midstream.problems import FieldPath
 from midstream.resolve import Resolved
 from midstream_api.engineconfig import ResolvedModel
 from midstream_api.pipeline import Missing
@@ -50,8 +51,16 @@ class Schema:
     outputs: Fields
 
 
-def inspect(resolved: Resolved) -> tuple[Schema, list[str]]:
-    """Return the pipeline's inputs and outputs, and sentences on models that cannot be loaded.
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What keeps an engine from loading the pipeline, and the field of the manifest that leads to it."""
+
+    at: FieldPath
+    message: str
+
+
+def inspect(resolved: Resolved) -> tuple[Schema, list[Fault]]:
+    """Return the pipeline's inputs and outputs, and what keeps an engine from loading it.
 
     Runs the engine's inspection as a process of its own: a model that kills it kills nothing else.
     """
@@ -68,7 +77,8 @@ def inspect(resolved: Resolved) -> tuple[Schema, list[str]]:
         ) from error
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
-        return Schema([], []), [f"a model ended the process that inspected it ({name})"]
+        text = f"a model ended the process that inspected it ({name})"
+        return Schema([], []), [Fault(("spec", "steps"), text)]
     try:
         reports = json.loads(done.stdout)
     except ValueError as error:
@@ -77,27 +87,33 @@ def inspect(resolved: Resolved) -> tuple[Schema, list[str]]:
     return compose(resolved, {path: reports[path] for path in paths})
 
 
-def compose(resolved: Resolved, reports: dict[str, Any]) -> tuple[Schema, list[str]]:
+def compose(resolved: Resolved, reports: dict[str, Any]) -> tuple[Schema, list[Fault]]:
     """Return what callers see of a chain of models, and what keeps it from being one. Pure."""
-    faults: list[str] = []
+    faults: list[Fault] = []
     inputs: list[Fields] = []
     outputs: list[Fields] = []
-    for one in resolved.models:
+    for index, one in enumerate(resolved.models):
+        model: FieldPath = ("spec", "steps", index, "model")
         report = reports[str(one.path)]
         if "error" in report:
-            faults.append(f"step {one.step}: {report['error']}")
+            text = f"step {one.step}: {report['error']}"
+            faults.append(Fault((*model, "source", "uri"), text))
             continue
         try:
             inputs.append(_renamed(one.model, report["inputs"]))
         except ValueError as error:
-            faults.append(f"step {one.step}: {error}")
+            faults.append(Fault((*model, "inputs"), f"step {one.step}: {error}"))
         outputs.append(report["outputs"])
     if faults:
         return Schema([], []), faults
-    for one, given, taken in zip(resolved.models[1:], outputs, inputs[1:], strict=False):
+    following = enumerate(zip(resolved.models[1:], outputs, inputs[1:], strict=False), 1)
+    for index, (one, given, taken) in following:
         offered = {each["name"]: each for each in given}
         faults += [
-            f"step {one.step} takes {say_field(each)}, the step before it gives {list_fields(given)}"
+            Fault(
+                ("spec", "steps", index),
+                f"step {one.step} takes {say_field(each)}, the step before it gives {list_fields(given)}",
+            )
             for each in taken
             if each["name"] not in offered or not is_alike(offered[each["name"]], each)
         ]

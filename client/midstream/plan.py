@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from midstream import manifest, observe, resolve
+from midstream import manifest, observe, problems, resolve
 from midstream_artifacts.cache import Cache
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -28,12 +28,15 @@ class Verdict:
     schema_changes: list[str] = field(default_factory=list)
     loads: int = 0
     """Models that are not loaded yet."""
+    problems: list[str] = field(default_factory=list)
+    """Why no engine could load it, with file, line, column and field."""
 
 
 def plan(args: argparse.Namespace) -> int:
     """Print the plan; exit code 1 when the manifest cannot be used, or would be refused."""
     try:
-        resolved = resolve.resolve(manifest.load(args.manifest), Cache(args.cache))
+        loaded = manifest.load(args.manifest)
+        resolved = resolve.resolve(loaded, Cache(args.cache))
         schema, faults = observe.inspect(resolved)
         running = observe.look(args.against or DEFAULT_URL, required=args.against is not None)
     except (manifest.ManifestError, resolve.ResolveError, observe.ObserveError) as error:
@@ -42,11 +45,15 @@ def plan(args: argparse.Namespace) -> int:
         else:
             sys.stderr.write(f"{error}\n")
         return 1
-    verdict = Verdict("refused", faults) if faults else judge(resolved, schema, running)
+    found = [problems.at(loaded.path, loaded.problem(one.at, one.message)) for one in faults]
+    refused = Verdict("refused", problems=found)
+    verdict = refused if found else judge(resolved, schema, running)
     where = args.against or DEFAULT_URL
     if args.json:
         _say(json.dumps(_as_json(resolved, schema, where, running, verdict), indent=2))
     else:
+        for line in verdict.problems:
+            sys.stderr.write(f"{line}\n")
         for line in describe(resolved, schema, where, running, verdict):
             _say(line)
     return 1 if verdict.action == "refused" else 0
@@ -114,7 +121,7 @@ def describe(
     running: observe.Running | None,
     verdict: Verdict,
 ) -> list[str]:
-    """Return the plan as lines for people. Pure."""
+    """Return the plan as lines for people, without the problems. Pure."""
     lines = [f"pipeline {resolved.pipeline}, version {resolved.version}"]
     for one in resolved.models:
         got = "in the cache" if one.from_cache else "fetched"
@@ -128,7 +135,7 @@ def describe(
             f"  gives {observe.list_fields(schema.outputs)}",
         ]
     if running is None:
-        lines.append(f"nothing is running at {url}")
+        lines.append(f"no Midstream serves at {url}")
     elif running.pipeline != resolved.pipeline:
         lines.append(f"{url} serves another pipeline, {running.pipeline}")
     else:
@@ -178,6 +185,7 @@ def _as_json(
         if running
         else None,
         "action": verdict.action,
+        "problems": verdict.problems,
         "changes": verdict.changes,
         "schemaChanges": verdict.schema_changes,
         "loads": verdict.loads,

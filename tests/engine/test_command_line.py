@@ -89,7 +89,9 @@ def test_every_problem_of_every_file_is_told(
         f"{broken}:1:1: spec: missing field 'spec'; write spec: {{steps: [...]}}",
         f'{broken}:3:12: metadata.name: expected a string, got the number 3; write "3"',
     ]
-    assert out == f"{folder / 'pipeline.yaml'} is valid: pipeline house-price, steps: predict (rf)\n"
+    assert (
+        out == f"{folder / 'pipeline.yaml'} is valid: pipeline house-price, steps: predict (rf)\n"
+    )
 
 
 def test_a_file_that_is_not_there_is_told_alike(
@@ -341,12 +343,31 @@ def test_plan_for_people_ends_with_what_would_happen(
 def test_plan_refuses_what_the_engine_could_not_load(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file that is no model is found out before anything is applied."""
+    """A file that is no model is found out before anything is applied, and told first, where it is named."""
     models.not_onnx(folder / "text.onnx")
+    path = write(folder, "text")
     with serving(folder) as url:
-        code, said = plan(capsys, folder, url, write(folder, "text"))
+        code, said = plan(capsys, folder, url, path)
+        _, out, errors = run(capsys, "plan", path, "--cache", folder / "cache", "--against", url)
     assert (code, said["action"]) == (1, "refused")
-    assert said["changes"][0].startswith("step predict: ")
+    (problem,) = said["problems"]
+    assert problem.startswith(f"{path}:10:11: spec.steps[0].model.source.uri: step predict: ")
+    assert errors == f"{problem}\n"
+    assert out.splitlines()[-1] == "applying it would be refused: house-price cannot be loaded"
+
+
+def test_plan_where_another_server_has_the_port_is_for_a_start(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no engine was named, what else answers there is no error, and not called nothing."""
+    with answering(b"hello") as url:
+        monkeypatch.setattr("midstream.plan.DEFAULT_URL", url)
+        code, out, _ = run(capsys, "plan", folder / "pipeline.yaml", "--cache", folder / "cache")
+    assert code == 0
+    assert out.splitlines()[-2:] == [
+        f"no Midstream serves at {url}",
+        "running it would load 1 model",
+    ]
 
 
 def test_plan_against_an_engine_that_is_not_there_is_an_error(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from midstream import observe, plan
+from midstream import observe, plan, problems
 from midstream.observe import Running, Schema
 from midstream.resolve import Resolved, StepModel
 from midstream_api import version
@@ -160,10 +160,12 @@ def test_differences_are_what_callers_notice(
 
 def _composed(
     *models: ResolvedModel, reports: list[dict[str, Any]]
-) -> tuple[observe.Schema, list[str]]:
+) -> tuple[observe.Schema, list[tuple[str, str]]]:
+    """The schema, and each fault as the field that it is told at and its sentence."""
     resolved = _resolved(*models)
     paths = [str(one.path) for one in resolved.models]
-    return observe.compose(resolved, dict(zip(paths, reports, strict=True)))
+    schema, faults = observe.compose(resolved, dict(zip(paths, reports, strict=True)))
+    return schema, [(problems.dotted(one.at), one.message) for one in faults]
 
 
 def test_pipeline_takes_what_its_first_step_takes_and_gives_what_its_last_gives() -> None:
@@ -211,7 +213,7 @@ def test_inputs_are_renamed_by_position_or_tensor(
     schema, faults = _composed(
         _model("rf", inputs=inputs), reports=[{"inputs": [x, y], "outputs": [VARIABLE]}]
     )
-    assert faults == said
+    assert faults == [("spec.steps[0].model.inputs", text) for text in said]
     if inputs is not None and not said:
         assert [field["name"] for field in schema.inputs] == ["a", "b"]
 
@@ -220,9 +222,8 @@ def test_steps_that_do_not_connect_are_told() -> None:
     """What a step takes must be what the step before it gives."""
     report = {"inputs": [TENSOR], "outputs": [VARIABLE]}
     _, faults = _composed(PREPARE, RF, reports=[report, report])
-    assert faults == [
-        "step b takes 'tensor' (float32[18]), the step before it gives 'variable' (float32[1])"
-    ]
+    text = "step b takes 'tensor' (float32[18]), the step before it gives 'variable' (float32[1])"
+    assert faults == [("spec.steps[1]", text)]
 
 
 def test_missing_values_need_a_float() -> None:
@@ -230,15 +231,14 @@ def test_missing_values_need_a_float() -> None:
     whole = {"inputs": [{**TENSOR, "dtype": "int64"}], "outputs": [VARIABLE]}
     allowed = _model("rf", inputs=[InputField(name="tensor", missing=Missing.ALLOW)])
     _, faults = _composed(allowed, reports=[whole])
-    assert faults == [
-        "step a: input 'tensor' has `missing: Allow`, which needs a float; the model takes int64"
-    ]
+    text = "step a: input 'tensor' has `missing: Allow`, which needs a float; the model takes int64"
+    assert faults == [("spec.steps[0].model.inputs", text)]
 
 
 def test_model_that_cannot_be_loaded_is_told() -> None:
-    """The engine's own words are repeated, with the step."""
+    """The engine's own words are repeated, with the step, where its file is named."""
     _, faults = _composed(RF, reports=[{"error": "is not ONNX"}])
-    assert faults == ["step a: is not ONNX"]
+    assert faults == [("spec.steps[0].model.source.uri", "step a: is not ONNX")]
 
 
 def test_plan_reads_as_a_story() -> None:
@@ -264,7 +264,7 @@ def test_plan_reads_as_a_story() -> None:
         (plan.Verdict("nothing"), "applying it would change nothing"),
         (plan.Verdict("start", loads=2), "running it would load 2 models"),
         (
-            plan.Verdict("refused", ["x"]),
+            plan.Verdict("refused", problems=["x"]),
             "applying it would be refused: house-price cannot be loaded",
         ),
         (
