@@ -58,6 +58,8 @@ def is_rolled_out(deployment: Object) -> bool:
         (status.get("observedGeneration") or 0) >= deployment["metadata"].get("generation", 0)
         and (status.get("updatedReplicas") or 0) == replicas
         and (status.get("replicas") or 0) == replicas
+        # Ready for a moment, where the Deployment asks for one: until then no node may know the pod's address.
+        and (status.get("availableReplicas") or 0) >= replicas
     )
 
 

@@ -12,6 +12,7 @@ on the pods and in the last status.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from midstream_api import names
 from midstream_api.engineconfig import Assignment, Index, IndexEntry
@@ -451,13 +452,23 @@ def _failed_for_good(pod: Pod, revision: str) -> bool:
 
 def _failure(pod: Pod, report: RevisionReport) -> Failure:
     message = f"engine {pod.name}: {report.message}"
-    said = [each for each in report.models if repr(str(each["name"])) in message]
-    if not any(f"step {str(each['step'])!r}" in message for each in report.models):
-        where = [f"step {each['step']!r}, model {each['name']!r}" for each in said or report.models]
-        message = f"{message} ({'; '.join(where)})" if where else message
+    told = [_told_in(message, each) for each in report.models]
+    missing = [
+        f"step {each['step']!r}, model {each['name']!r}"
+        for each, (step, model) in zip(report.models, told, strict=True)
+        # Of several steps, those that the message is about; of none, all.
+        if not (step and model) and (step or model or not any(map(any, told)))
+    ]
+    if missing:
+        message = f"{message} ({'; '.join(missing)})"
     return Failure(
         revision=report.revision,
         reason=(report.reason or "Unknown")[:_LONGEST_REASON],
         message=message,
         transient=report.transient,
     )
+
+
+def _told_in(message: str, model: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Tell whether a message names the step, and the model."""
+    return f"step {str(model['step'])!r}" in message, f"model {str(model['name'])!r}" in message

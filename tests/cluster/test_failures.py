@@ -174,6 +174,7 @@ def test_one_pod_without_room_holds_the_swap_until_it_heals(
     sick = space.pods()[1]
     with watched(space, [[rf], [gbr]], requests) as load:
         with _without_room(sick, how):
+            load.changing()  # the canary serves the new version until another pod cannot
             space.apply(pipeline(gbr, deployment={"replicas": 3}))
 
             seen = space.until_waiting(_REASONS[how])
@@ -185,7 +186,6 @@ def test_one_pod_without_room_holds_the_swap_until_it_heals(
             assert gbr.name in said
             space.until_event(_REASONS[how])
             assert version(rf) in space.served()
-            load.changing()
         space.until_ready(version(gbr))
         load.promised(version(gbr))
         verdict = load.stop()

@@ -92,13 +92,15 @@ def test_a_pin_names_both_versions() -> None:
 
 
 def deployment(**status: int) -> Object:
-    full = {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3, **status}
+    full = {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3, "availableReplicas": 3}
+    full |= status
     metadata = {"name": "house-price-engine", "generation": 2}
     return {"metadata": metadata, "spec": {"replicas": 3}, "status": full}
 
 
 @pytest.mark.parametrize(
-    "status", [{"observedGeneration": 1}, {"updatedReplicas": 2}, {"replicas": 4}]
+    "status",
+    [{"observedGeneration": 1}, {"updatedReplicas": 2}, {"replicas": 4}, {"availableReplicas": 2}],
 )
 def test_pods_that_kubernetes_still_replaces_are_waited_for(status: dict[str, int]) -> None:
     """A new image is there when the last pod has it."""

@@ -24,6 +24,8 @@ BOOTSTRAP_ANNOTATION = f"{names.GROUP}/bootstrap"
 HEALTH_PORT = 29504
 """The launcher's: `/readyz` when Envoy has applied the routes of the file, `/livez` while both live."""
 
+_SETTLED_SECONDS = 1
+"""Ready for so long before it counts: nodes learn the address of a new pod a moment after it is ready."""
 _GRACE_SECONDS = 75
 """After the signal the launcher serves until the Service leads elsewhere and what is under way is answered, for 60 s at
 most, and then gives Envoy 10 s to end."""
@@ -68,6 +70,7 @@ def deployment(owner: Owner, spec: PipelineSpec, images: Images) -> Object:
         container=container,
         volumes=[volume, pods.TMP],
         grace_seconds=_GRACE_SECONDS,
+        settled_seconds=_SETTLED_SECONDS,
         annotations={BOOTSTRAP_ANNOTATION: hashlib.sha256(bootstrap.encode()).hexdigest()},
     )
 

@@ -34,6 +34,7 @@ def deployment(
     container: Object,
     volumes: list[Object],
     grace_seconds: int,
+    settled_seconds: int = 0,
     node_selector: dict[str, str] | None = None,
     annotations: dict[str, str] | None = None,
 ) -> Object:
@@ -69,6 +70,7 @@ def deployment(
         "metadata": metadata.of(owner, component, name),
         "spec": {
             "replicas": replicas,
+            "minReadySeconds": settled_seconds,
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": selector},
             "strategy": {
