@@ -345,8 +345,8 @@ def test_plan_refuses_what_the_engine_could_not_load(
 ) -> None:
     """A file that is no model is found out before anything is applied, and told first, where it is named."""
     models.not_onnx(folder / "text.onnx")
-    path = write(folder, "text")
     with serving(folder) as url:
+        path = write(folder, "text")
         code, said = plan(capsys, folder, url, path)
         _, out, errors = run(capsys, "plan", path, "--cache", folder / "cache", "--against", url)
     assert (code, said["action"]) == (1, "refused")
