@@ -2,13 +2,15 @@
 
 Starts `midstream run` on a copy of the example, keeps 8 clients asking all the time, and edits the manifest as a
 person would. Every answer is held against the expected answers of the version it names: one that fits no version, or
-another than it says, counts as mixed. Run it with `make demo`.
+another than it says, counts as mixed. Run it with `make demo`; told to end, by Ctrl-C too, it
+leaves nothing running.
 """
 
 import argparse
 import http.client
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,10 @@ CLIENTS = 8
 SETTLE_SECONDS = 2.0
 """Of steady load between two changes, to have something to compare with."""
 WAIT_SECONDS = 60.0
+INTERRUPTED = 130
+LEGEND = """\
+stages: resolved, prepared (fetched, hashed, built, warmed), activated: in all total; then the old is drained and freed
+"""
 TYPE = "application/json; format=pandas-records"
 
 
@@ -113,9 +119,27 @@ def serving(manifest: Path) -> Iterator[Service]:
     service = Service(manifest)
     try:
         yield service
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # again: it is ending, let it
+        raise
     finally:
         service.process.terminate()
         service.process.wait()
+
+
+@contextmanager
+def asking(port: int, rows: list[Any]) -> Iterator[list[Clients]]:
+    """Clients that ask until the end of the block; their last answers are in by then."""
+    stop = threading.Event()
+    clients = [Clients(port, rows, stop) for _ in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    try:
+        yield clients
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
 
 
 def status(port: int) -> dict[str, Any]:
@@ -155,16 +179,23 @@ def main() -> int:
         "--settle", type=float, default=SETTLE_SECONDS, help="seconds of steady load"
     )
     settle: float = parser.parse_args().settle
-    rows = json.loads((HERE / "samples" / "distinct-rows.json").read_text())
-    expected = {
-        model: [
-            row["variable"][0]
-            for row in json.loads((HERE / "expected" / f"{model}.json").read_text())[
-                "distinct-rows"
-            ]
-        ]
-        for model in ("rf", "gbr", "xgb")
-    }
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return play(settle)
+    except KeyboardInterrupt:
+        print("demo: interrupted", flush=True)
+        return INTERRUPTED
+
+
+def play(settle: float) -> int:
+    # First the house that the README asks for, then those that tell the models apart.
+    rows: list[Any] = []
+    expected: dict[str, list[float]] = {model: [] for model in ("rf", "gbr", "xgb")}
+    for sample in ("one-row", "distinct-rows"):
+        rows += json.loads((HERE / "samples" / f"{sample}.json").read_text())
+        for model, prices in expected.items():
+            answers = json.loads((HERE / "expected" / f"{model}.json").read_text())[sample]
+            prices += [row["variable"][0] for row in answers]
     with tempfile.TemporaryDirectory(prefix="midstream-demo-") as folder:
         shutil.copytree(HERE / "models", Path(folder) / "models")
         (Path(folder) / "models" / "broken.onnx").write_bytes(
@@ -185,38 +216,32 @@ def tell(
     settle: float,
 ) -> int:
     port = int(service.wait("serving")["port"])
-    stop = threading.Event()
-    clients = [Clients(port, rows, stop) for _ in range(CLIENTS)]
-    for client in clients:
-        client.start()
-    versions = {status(port)["version"]: "rf"}
-    print(f"{CLIENTS} clients are asking on http://127.0.0.1:{port}\n")
     spans: list[tuple[str, float, float, float, dict[str, Any]]] = []
     refusal: dict[str, Any] = {}
-    for title, model in (
-        ("swap: random forest → XGBoost", "xgb"),
-        ("swap back: XGBoost → random forest", "rf"),
-        ("swap: random forest → gradient boosting", "gbr"),
-        ("a broken model: the first 5,000 bytes of one", "broken"),
-    ):
-        before = time.monotonic()
+    with asking(port, rows) as clients:
+        versions = {status(port)["version"]: "rf"}
+        print(f"{CLIENTS} clients are asking on http://127.0.0.1:{port}\n", flush=True)
+        for title, model in (
+            ("swap: random forest → XGBoost", "xgb"),
+            ("swap back: XGBoost → random forest", "rf"),
+            ("swap: random forest → gradient boosting", "gbr"),
+            ("a broken model: the first 5,000 bytes of one", "broken"),
+        ):
+            before = time.monotonic()
+            time.sleep(settle)
+            heard = len(service.events)
+            start = time.monotonic()
+            write(manifest, model)
+            happened = service.wait("swapped", "refused", after=heard)
+            end = time.monotonic()
+            now = status(port)
+            if happened["event"] == "refused":
+                refusal = happened
+            else:
+                versions[now["version"]] = model
+            spans.append((title, before, start, end, now.get("rollout") or {}))
         time.sleep(settle)
-        heard = len(service.events)
-        start = time.monotonic()
-        write(manifest, model)
-        happened = service.wait("swapped", "refused", after=heard)
-        end = time.monotonic()
-        now = status(port)
-        if happened["event"] == "refused":
-            refusal = happened
-        else:
-            versions[now["version"]] = model
-        spans.append((title, before, start, end, now.get("rollout") or {}))
-    time.sleep(settle)
-    last = time.monotonic()
-    stop.set()
-    for client in clients:
-        client.join()
+        last = time.monotonic()
     asked = sorted((a for client in clients for a in client.asked), key=lambda a: a.start)
     failed = sum(a.status != 200 for a in asked)
     mixed = sum(
@@ -250,7 +275,8 @@ def report(
         if title.startswith("a broken"):
             print(f"  {refusal.get('message')}")
         print()
-    print("The same house, as each version answered it")
+    print(LEGEND)
+    print("The house of samples/one-row.json, as each version answered it")
     for version, model in versions.items():
         first = next((a for a in asked if a.version == version and a.row == 0), None)
         if first is not None:
