@@ -10,6 +10,7 @@ BIN := .venv/bin
 PACKAGES := crds artifacts engine loadbalancer operator client
 PIPELINE ?= examples/house-price/pipeline.yaml
 ARGS ?=
+PORT ?=
 export PYTHON
 
 # Images: IMAGE_BUILD is a command that takes `-t NAME -f FILE CONTEXT`, then IMAGE_TARGET and a stage of the Dockerfile.
@@ -39,8 +40,8 @@ setup-dev: ## Add what tests and checks need
 
 ##@ Use
 .PHONY: run demo
-run: setup ## Serve the house-price example in the foreground (PIPELINE=file, ARGS=flags)
-	@$(BIN)/midstream run $(PIPELINE) $(ARGS)
+run: setup ## Serve the house-price example in the foreground (PIPELINE=file, PORT=8081, ARGS=flags)
+	@$(BIN)/midstream run $(PIPELINE) $(if $(PORT),--port $(PORT)) $(ARGS)
 demo: setup ## Swap models under load, by itself, and print what happened
 	@$(BIN)/python examples/house-price/demo.py $(ARGS)
 
@@ -89,6 +90,7 @@ bench-cluster: setup-dev ## Measure swaps on a real cluster (as test-cluster)
 e2e-local: ## Bring the shared cluster up, build and load the images, and run test-cluster (root)
 	@set -e; cluster=../shared/cluster/cluster; started=$$($$cluster up); echo "$$started"; \
 	    eval "$$(echo "$$started" | grep '^export ')"; \
+	    $$cluster start argocd || $$cluster start argocd; \
 	    $(MAKE) images IMAGE_BUILD="$$cluster build" IMAGE_TARGET='-- --target'; \
 	    $(MAKE) test-cluster LOAD_IMAGES="$$cluster load" REGISTRY="$${REGISTRY:-10.245.0.1:5000}"
 
