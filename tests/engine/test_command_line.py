@@ -1,6 +1,5 @@
 """`midstream validate` and `midstream plan` on real files, against a real engine."""
 
-import argparse
 import hashlib
 import json
 import socket
@@ -19,7 +18,7 @@ from kit import models
 from kit.engine import engine
 from kit.folder import ConfigFolder
 from midstream import cli, manifest, resolve
-from midstream_api import __version__, version
+from midstream_api import version
 from midstream_artifacts.cache import Cache
 
 
@@ -430,16 +429,6 @@ def test_plan_of_a_broken_manifest_says_what_is_wrong(
     assert (code, json.loads(out)["error"].startswith(f"{path}:10:11: ")) == (1, True)
 
 
-# The command line itself
-
-
-def test_version_is_told() -> None:
-    """`midstream --version` and `python -m midstream --version` are the same."""
-    command = [sys.executable, "-m", "midstream", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout == f"midstream {__version__}\n"
-
-
 def test_validate_needs_no_engine(folder: Path) -> None:
     """What only reads manifests starts fast and works without onnxruntime."""
     program = f"""
@@ -451,60 +440,3 @@ print(code, [name for name in ("midstream_engine", "numpy", "onnxruntime") if na
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "0 []"
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [("1", 1), ("1048576", 1048576), ("16Mi", 16 << 20), ("2G", 2_000_000_000), ("3k", 3000)],
-)
-def test_sizes_have_kubernetes_suffixes(text: str, count: int) -> None:
-    """Bytes, or a number with a suffix."""
-    assert cli.size(text) == count
-
-
-@pytest.mark.parametrize("text", ["", "Mi", "1.5Gi", "-1", "16 Mi", "16MB"])
-def test_sizes_that_are_none_are_refused(text: str) -> None:
-    """The message lists the suffixes."""
-    with pytest.raises(argparse.ArgumentTypeError, match="k, M, G, Ki, Mi, Gi"):
-        cli.size(text)
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        [],
-        ["serve"],
-        ["run"],
-        ["run", "p.yaml", "--port", "65536"],
-        ["run", "p.yaml", "--port", "x"],
-        ["run", "p.yaml", "--workers", "0"],
-        ["run", "p.yaml", "--policy", "none"],
-        ["run", "p.yaml", "--max-body", "x"],
-        ["run", "p.yaml", "--max-body", "0"],
-        ["run", "p.yaml", "--memory-limit", "0"],
-    ],
-)
-def test_wrong_arguments_are_refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 2, as for every command."""
-    with pytest.raises(SystemExit) as caught:
-        cli.main(args)
-    assert caught.value.code == 2
-    assert "usage: midstream" in capsys.readouterr().err
-
-
-def test_cache_folder_follows_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """$MIDSTREAM_CACHE, then $XDG_CACHE_HOME, then ~/.cache."""
-    monkeypatch.delenv("MIDSTREAM_CACHE", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cli.default_cache() == tmp_path / ".cache" / "midstream"
-    with monkeypatch.context() as nobody:
-        nobody.delenv("HOME")
-        nobody.setattr("os.getuid", lambda: 4_000_000_000)  # an id that no user has
-        assert cli.default_cache().name == "midstream-cache-4000000000"
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cli.default_cache() == Path("/xdg/midstream")
-    monkeypatch.setenv("MIDSTREAM_CACHE", "/models")
-    assert cli.default_cache() == Path("/models")
