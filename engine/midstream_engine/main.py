@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,9 @@ class Engine:
         own = EngineReporter(self.report, self.exposition)
         if arguments.listen_fd is not None:
             # Under a supervisor: one listener for everything, and the supervisor speaks for all workers.
-            reporter: Reporter = _Supervisor(self._channel) if self._channel else own
+            reporter: Reporter = (
+                _Supervisor(self._channel, self._tell_status) if self._channel else own
+            )
             sock = socket.socket(fileno=arguments.listen_fd)
             return [Listener(App(gate, create(reporter)), sock, settings, gate)]
         management = create(own)
@@ -240,18 +243,24 @@ class Engine:
             await self.manager.changed()
             # Before, not after: what follows at once belongs to the same message.
             await asyncio.sleep(_STATUS_SECONDS)
-            self.manager.seen()
-            if self._channel is not None:
-                self._channel.notify("status", self.report())
+            self._tell_status()
+
+    def _tell_status(self) -> None:
+        self.manager.seen()
+        if self._channel is not None:
+            self._channel.notify("status", self.report())
 
 
 class _Supervisor:
     """Answers with what the supervisor says of all workers."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, tell_status: Callable[[], None]) -> None:
         self._channel = channel
+        self._tell_status = tell_status
 
     async def ask(self, what: str) -> Report:
+        # What has changed here must not wait for its turn: the answer would be older than what the caller has seen.
+        self._tell_status()
         return Report.model_validate(await self._channel.call("ask", {"what": what}))
 
 
