@@ -196,7 +196,9 @@ class _Operator:
                 await self._events.drain()
         for task in self._tasks:
             task.cancel()
-        await asyncio.wait(self._tasks, timeout=_GRACE_SECONDS)
+        ended, _ = await asyncio.wait(self._tasks, timeout=_GRACE_SECONDS)
+        for task in ended:
+            _ = task.cancelled() or task.exception()
         await self._reconcile.close()
 
     def _done(self, key: Key, result: Result, seconds: float, error: Exception | None) -> None:

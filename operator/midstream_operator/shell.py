@@ -52,7 +52,10 @@ async def run(
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks, timeout=_ENOUGH_SECONDS)
+        ended, _ = await asyncio.wait(tasks, timeout=_ENOUGH_SECONDS)
+        for task in ended:
+            # Looked at, or the collector would report it at some later time, in the middle of whatever else.
+            _ = task.cancelled() or task.exception()
     for task in done:
         task.result()
 

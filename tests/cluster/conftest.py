@@ -10,6 +10,9 @@ import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+# Imported now: its pytest plugin would do it at the very end, and Python 3.11 cannot parse a module while the garbage
+# collector reports something (`AST constructor recursion depth mismatch`).
+import hypothesis  # noqa: F401
 import pytest
 
 from kit import wire
