@@ -24,8 +24,8 @@ BOOTSTRAP_ANNOTATION = f"{names.GROUP}/bootstrap"
 HEALTH_PORT = 29504
 """The launcher's: `/readyz` when Envoy has applied the routes of the file, `/livez` while both live."""
 
-_SETTLED_SECONDS = 1
-"""Ready for so long before it counts: nodes learn the address of a new pod a moment after it is ready."""
+_SETTLED_SECONDS = 3
+"""Ready for so long before it counts: nodes learn the address of a new pod up to two seconds after it is ready."""
 _GRACE_SECONDS = 75
 """After the signal the launcher serves until the Service leads elsewhere and what is under way is answered, for 60 s at
 most, and then gives Envoy 10 s to end."""

@@ -8,6 +8,7 @@ addresses once.
 import http.client
 import json
 import signal
+import socket
 import sys
 import time
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 from kit import load, wire
 
 _DEADLINE = 20.0  # seconds for one question
+_KNOWN_SECONDS = (
+    10.0  # nodes learn of a Service's new address a moment after the pod is ready, and tell nobody
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -29,6 +33,7 @@ def main(arguments: list[str]) -> None:
 def _load(plan: dict[str, Any]) -> None:
     signal.alarm(plan["seconds"])  # bounded in time, also when nobody listens any more
     requests = [wire.records(plan["path"], rows) for rows in plan["requests"]]
+    _until_known(plan["host"], plan["port"])
     with load.open_loop(
         plan["port"],
         requests,
@@ -63,8 +68,23 @@ def _load(plan: dict[str, Any]) -> None:
     )
 
 
+def _until_known(host: str, port: int) -> None:
+    """Wait, for a bounded time, while the node refuses connections to an address; what then happens is not judged."""
+    deadline = time.monotonic() + _KNOWN_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((host, port), timeout=_DEADLINE).close()
+        except ConnectionRefusedError:
+            time.sleep(0.05)  # between two tries; what is waited for is the connection
+        except OSError:
+            return
+        else:
+            return
+
+
 def _ask(plan: list[dict[str, Any]]) -> None:
     for question in plan:
+        _until_known(question["host"], question["port"])
         connection = http.client.HTTPConnection(
             question["host"], question["port"], timeout=_DEADLINE
         )
