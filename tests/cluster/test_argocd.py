@@ -1,6 +1,6 @@
 """GitOps with a real Argo CD and the health check of the chart: commits swap models, `git revert` rolls back.
 
-Needs Argo CD in the cluster, and its command line on the PATH; `../shared/cluster/cluster start argocd` brings both.
+Needs Argo CD in the cluster, and its command line on the PATH.
 Argo CD must be able to read Git repositories of this machine (`file://`): `MIDSTREAM_TEST_GIT` names a folder that both
 see; left out, the tests' temporary folder.
 
