@@ -46,13 +46,29 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session")
-def cluster() -> None:
+def kubeconfig() -> str:
+    """The file that leads to the cluster."""
+    file = os.environ.get("KUBECONFIG")
+    if not file:
+        pytest.skip("needs a cluster: set KUBECONFIG")
+    return file
+
+
+@pytest.fixture
+def namespace(kubeconfig: str) -> Iterator[str]:  # noqa: ARG001  # kubectl reads the environment
+    """A namespace that is gone afterwards, for tests that need no operator in the cluster."""
+    name = f"watch-{uuid.uuid4().hex[:8]}"
+    kubectl.kubectl("create", "namespace", name)
+    yield name
+    kubectl.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def cluster(kubeconfig: str) -> None:  # noqa: ARG001  # kubectl reads the environment
     """A cluster that answers, and the tools to talk to it."""
     for tool in ("kubectl", "helm"):
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool} on the PATH")
-    if "KUBECONFIG" not in os.environ:
-        pytest.skip("needs a cluster: set KUBECONFIG")
     kubectl.kubectl("get", "--raw", "/readyz", seconds=20)
 
 

@@ -37,9 +37,7 @@ def gitops(
 ) -> Iterator[Callable[[], Repository]]:
     """Argo CD with the health check as the chart renders it; makes repositories that it can read."""
     if not argocd.is_installed():
-        pytest.skip(
-            f"needs Argo CD in the cluster, and {argocd.CRD} is not there: `cluster start argocd`"
-        )
+        pytest.skip(f"needs Argo CD in the cluster, and {argocd.CRD} is not there")
     folder = Path(os.environ.get("MIDSTREAM_TEST_GIT") or tmp_path_factory.mktemp("git"))
 
     def repository() -> Repository:

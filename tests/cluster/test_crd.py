@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from kit import corpus, refusals
-from midstream import yamldoc
 
 CRD = Path(__file__).parents[2] / "crds" / "pipelines.yaml"
 SECONDS = 60.0
@@ -45,20 +44,7 @@ def test_valid_manifest_is_accepted(path: Path) -> None:
     assert judged.returncode == 0, judged.stderr
 
 
-def _data() -> list[Path]:
-    """The invalid manifests that the types refuse as data; a doubled key, say, kubectl reads without a word."""
-    found = []
-    for path in corpus.INVALID:
-        try:
-            documents = yamldoc.parse(path.read_text(encoding="utf-8"))
-        except yamldoc.NotYaml:
-            continue
-        if len(documents) == 1 and not documents[0].problems:
-            found.append(path)
-    return found
-
-
-@pytest.mark.parametrize("path", _data(), ids=corpus.name)
+@pytest.mark.parametrize("path", corpus.refused_as_data(), ids=corpus.name)
 def test_invalid_manifest_is_refused(path: Path) -> None:
     """What the types refuse, the API server refuses."""
     judged = refusals.judge(path)

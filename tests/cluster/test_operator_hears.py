@@ -7,8 +7,7 @@ import asyncio
 import os
 import signal
 import socket
-import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from kit.cluster.faults import (
     LONGEST,
     Heard,
     config_map,
-    kubectl,
     nothing,
     pipeline,
     proxied,
@@ -34,24 +32,6 @@ from midstream_operator.metrics import Metrics
 from midstream_operator.queue import Key
 from midstream_operator.settings import Settings
 from midstream_operator.store import Store
-
-
-@pytest.fixture(scope="module")
-def kubeconfig() -> str:
-    """The file that leads to the cluster."""
-    file = os.environ.get("KUBECONFIG")
-    if not file:
-        pytest.skip("needs a cluster: set KUBECONFIG")
-    return file
-
-
-@pytest.fixture
-def namespace(kubeconfig: str) -> Iterator[str]:  # noqa: ARG001  # kubectl reads the environment
-    """A namespace that is gone afterwards."""
-    name = f"watch-{uuid.uuid4().hex[:8]}"
-    kubectl("create", "namespace", name)
-    yield name
-    kubectl("delete", "namespace", name, "--wait=false")
 
 
 class Look:

@@ -4,9 +4,6 @@ Needs KUBECONFIG and kubectl only: the parts run in this process, each test in a
 """
 
 import asyncio
-import os
-import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +16,6 @@ from kit.cluster.faults import (
     Heard,
     config_map,
     expired,
-    kubectl,
     nothing,
     once,
     pipeline,
@@ -30,6 +26,7 @@ from kit.cluster.faults import (
     watching,
     write_kubeconfig,
 )
+from kit.cluster.kubectl import kubectl
 from midstream_operator import cluster as cluster_module
 from midstream_operator.cluster import CONFIG_MAP, EVENT, Cluster
 from midstream_operator.errors import ClusterError
@@ -38,24 +35,6 @@ from midstream_operator.observed import Object
 from midstream_operator.queue import Key, Queue
 from midstream_operator.store import Scope, Store
 from midstream_operator.watch import Feed, Watch
-
-
-@pytest.fixture(scope="module")
-def kubeconfig() -> str:
-    """The file that leads to the cluster."""
-    file = os.environ.get("KUBECONFIG")
-    if not file:
-        pytest.skip("needs a cluster: set KUBECONFIG")
-    return file
-
-
-@pytest.fixture
-def namespace(kubeconfig: str) -> Iterator[str]:  # noqa: ARG001  # kubectl reads the environment
-    """A namespace that is gone afterwards."""
-    name = f"watch-{uuid.uuid4().hex[:8]}"
-    kubectl("create", "namespace", name)
-    yield name
-    kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.mark.parametrize("then", [nothing, expired, too_old], ids=["resumed", "expired", "too-old"])

@@ -6,6 +6,8 @@ problem, `# expect: line:column: field: message; suggestion`.
 
 from pathlib import Path
 
+from midstream import yamldoc
+
 FOLDER = Path(__file__).parents[1] / "corpus"
 VALID = sorted((FOLDER / "valid").glob("*.yaml"))
 INVALID = sorted((FOLDER / "invalid").glob("*.yaml"))
@@ -17,6 +19,19 @@ def expected(path: Path) -> list[str]:
     """Return the problems that a file says it has."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [line.removeprefix(_EXPECT) for line in lines if line.startswith(_EXPECT)]
+
+
+def refused_as_data() -> list[Path]:
+    """Return the invalid manifests that a reader of YAML can hand on; what is no data never reaches an API server."""
+    found = []
+    for path in INVALID:
+        try:
+            documents = yamldoc.parse(path.read_text(encoding="utf-8"))
+        except yamldoc.NotYaml:
+            continue
+        if len(documents) == 1 and not documents[0].problems:
+            found.append(path)
+    return found
 
 
 def name(path: Path) -> str:

@@ -47,20 +47,7 @@ def test_valid_manifest_is_accepted_by_types_and_cluster(crd: dict[str, Any], pa
     assert apiserver.verdict(crd, document.value) == []
 
 
-def _of_clusters_concern() -> list[Path]:
-    """The invalid manifests that are data; a broken text never reaches an API server."""
-    paths = []
-    for path in corpus.INVALID:
-        try:
-            documents = yamldoc.parse(path.read_text(encoding="utf-8"))
-        except yamldoc.NotYaml:
-            continue
-        if len(documents) == 1 and not documents[0].problems:
-            paths.append(path)
-    return paths
-
-
-@pytest.mark.parametrize("path", _of_clusters_concern(), ids=corpus.name)
+@pytest.mark.parametrize("path", corpus.refused_as_data(), ids=corpus.name)
 def test_invalid_manifest_is_refused_by_types_and_cluster(crd: dict[str, Any], path: Path) -> None:
     """What the types refuse, a cluster refuses."""
     (document,) = yamldoc.parse(path.read_text(encoding="utf-8"))

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -29,19 +28,6 @@ Fault = Callable[[web.Request], web.Response | None]
 def nothing(_request: web.Request) -> web.Response | None:
     """Let the request pass."""
     return None
-
-
-def kubectl(*arguments: str, stdin: str | None = None) -> str:
-    done = subprocess.run(
-        ["kubectl", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def config_map(namespace: str, name: str, value: str = "1") -> Object:
