@@ -183,16 +183,8 @@ def _resolve_step(
             error.reason,
             transient=error.transient,
         ) from error
-    resolved = ResolvedModel(
-        name=model.name,
-        version=model.version,
-        framework=model.framework,
-        uri=source.absolute_uri,
-        insecure=model.source.insecure,
-        sha256=artifact.sha256,
-        size=artifact.size,
-        inputs=model.inputs,
-        verify=model.verify,
+    resolved = ResolvedModel.of(
+        model, uri=source.absolute_uri, sha256=artifact.sha256, size=artifact.size
     )
     return StepModel(step.name, resolved, artifact.path, from_cache=held is not None)
 

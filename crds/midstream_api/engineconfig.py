@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from midstream_api import names
 from midstream_api.base import Strict
-from midstream_api.pipeline import Framework, InputField, Verify
+from midstream_api.pipeline import Framework, InputField, Model, Verify
 
 Sha256 = Annotated[str, Field(pattern=names.SHA256)]
 RevisionId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -34,6 +34,21 @@ class ResolvedModel(Strict):
     """Bytes."""
     inputs: list[InputField] | None = None
     verify: Verify | None = None
+
+    @classmethod
+    def of(cls, model: Model, *, uri: str, sha256: str, size: int) -> "ResolvedModel":
+        """Pin a model as it is written in a manifest to the bytes that its source holds."""
+        return cls(
+            name=model.name,
+            version=model.version,
+            framework=model.framework,
+            uri=uri,
+            insecure=model.source.insecure,
+            sha256=sha256,
+            size=size,
+            inputs=model.inputs,
+            verify=model.verify,
+        )
 
 
 class ResolvedStep(Strict):

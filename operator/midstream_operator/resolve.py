@@ -56,7 +56,10 @@ class Resolver:
         for step in spec.steps:
             where = f"step {step.name!r}, model {step.model.name!r}"
             pinned = await self._pinned(where, step.model, logins)
-            steps.append(ResolvedStep(name=step.name, model=_resolved(step.model, pinned)))
+            model = ResolvedModel.of(
+                step.model, uri=pinned.uri, sha256=pinned.sha256, size=pinned.size
+            )
+            steps.append(ResolvedStep(name=step.name, model=model))
         return RevisionDocument(
             pipeline=pipeline, version=version.version_of(pipeline, steps), steps=steps
         )
@@ -110,20 +113,6 @@ class Resolver:
             raise Unresolved(
                 error.reason, f"{where}: {error}", transient=error.transient
             ) from error
-
-
-def _resolved(model: Model, pinned: Pinned) -> ResolvedModel:
-    return ResolvedModel(
-        name=model.name,
-        version=model.version,
-        framework=model.framework,
-        uri=pinned.uri,
-        insecure=model.source.insecure,
-        sha256=pinned.sha256,
-        size=pinned.size,
-        inputs=model.inputs,
-        verify=model.verify,
-    )
 
 
 def secrets_of(spec: PipelineSpec) -> list[str]:
