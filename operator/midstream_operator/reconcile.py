@@ -116,11 +116,12 @@ class Reconciler:
         waits = [_WATCH_SECONDS]
         if problem is not None and problem.transient:
             waits.append(max(0.1, memory.attempts.again - time.monotonic()))
+        history = self._wanted.history(look)
         tell = partial(
             self._reporter.tell,
             look,
             spec=spec,
-            history=self._wanted.history(look),
+            history=history,
             target=target,
             # A pinned version is wanted whatever becomes of the steps.
             steps_problem=problem if target is not None else None,
@@ -130,7 +131,7 @@ class Reconciler:
             pods = [Pod.of(pod) for pod in self._engine_pods(look)]
             await tell(problem=None if target is not None else problem, pods=pods)
             return min(waits) if problem is not None else None
-        plan = await self._serve(look, spec, memory, target, problem, tell)
+        plan = await self._serve(look, spec, memory, history, target, problem, tell)
         return min(waits if plan is None or plan.after is None else [*waits, plan.after])
 
     async def _serve(
@@ -138,12 +139,12 @@ class Reconciler:
         look: Look,
         spec: PipelineSpec,
         memory: _Memory,
+        history: Sequence[Recorded],
         target: RevisionDocument | None,
         problem: Failure | None,
         tell: Tell,
     ) -> Plan | None:
         """Bring the engines a step nearer to the target; None when nothing can be done."""
-        history = self._wanted.history(look)
         told = configured.read(self._config_map(look), history)
         if target is not None:
             problem, wanted = None, configured.entry_of(target)
@@ -192,8 +193,7 @@ class Reconciler:
     # What is there
 
     def _config_map(self, look: Look) -> Object | None:
-        name = f"{look.owner.name}{names.ENGINE_SUFFIX}"
-        return self._store.get(CONFIG_MAP, look.owner.namespace, name)
+        return self._store.get(CONFIG_MAP, look.owner.namespace, look.owner.engine)
 
     def _engine_pods(self, look: Look) -> list[Object]:
         return [
@@ -296,7 +296,7 @@ class Reconciler:
                 if "deletionTimestamp" not in each["metadata"]:
                     await self._cluster.delete(kind, namespace, each["metadata"]["name"])
         if memory.has_secret:
-            await self._cluster.delete(SECRET, namespace, f"{name}{names.ENGINE_SUFFIX}")
+            await self._cluster.delete(SECRET, namespace, look.owner.engine)
             memory.has_secret = False
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from midstream_api import names, version
+from midstream_api import version
 from midstream_api.engineconfig import RevisionDocument
 from midstream_api.pipeline import PipelineSpec
 from midstream_operator import configured, timeline, versions
@@ -161,9 +161,7 @@ class Wanted:
     async def _prune(self, look: Look, spec: PipelineSpec) -> None:
         """Forget the oldest versions that nothing uses."""
         owner, history = look.owner, self.history(look)
-        told = configured.read(
-            self._store.get(CONFIG_MAP, owner.namespace, f"{owner.name}{names.ENGINE_SUFFIX}"), ()
-        )
+        told = configured.read(self._store.get(CONFIG_MAP, owner.namespace, owner.engine), ())
         in_use = {entry.revision for entry in told.index.entries()} if told.index else set()
         pinned = versions.by_version(history, spec.version)
         if pinned is not None:
