@@ -15,6 +15,8 @@
         ├── NotReady        nothing serves (yet)
         ├── Overloaded      try again later
         ├── StepFailed      the model raised or took too long
+        ├── SidekickFailed      a Python model raised, or its process died
+        ├── SidekickTimedOut    a Python model took too long
         └── InternalError   a defect of the engine
 
 `reason` is a CamelCase constant for machines, the message a sentence for people. `docs/errors.md` lists them all.
@@ -126,6 +128,14 @@ class Overloaded(RequestError):
 
 class StepFailed(RequestError):
     default_reason = "StepFailed"
+
+
+class SidekickFailed(RequestError):
+    default_reason = "SidekickFailed"
+
+
+class SidekickTimedOut(RequestError):
+    default_reason = "SidekickTimedOut"
 
 
 class InternalError(RequestError):

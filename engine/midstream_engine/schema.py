@@ -24,8 +24,9 @@ NUMPY_TYPES: dict[str, np.dtype[np.generic]] = {
     "uint32": np.dtype(np.uint32),
     "uint64": np.dtype(np.uint64),
     "bool": np.dtype(np.bool_),
+    "string": np.dtype(object),
 }
-"""The element types a request or an answer can carry."""
+"""The element types a request or an answer can carry. A `string` array holds `str` objects."""
 
 
 @dataclass(frozen=True, slots=True)
