@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from midstream.problems import FieldPath
 from midstream.resolve import Resolved
 from midstream_api.engineconfig import ResolvedModel
-from midstream_api.pipeline import Missing
+from midstream_api.model import Missing
 
 TIMEOUT_S = 5.0
 MAX_STATUS_BYTES = 16 << 20

@@ -18,7 +18,7 @@ from midstream import dockerconfig, manifest, problems
 from midstream.manifest import Manifest
 from midstream.problems import FieldPath
 from midstream.rewrite import CannotRewrite, Setting, rewrite
-from midstream_api.pipeline import Model
+from midstream_api.model import Model
 from midstream_artifacts import errors, push
 from midstream_artifacts.pins import Pinned
 from midstream_artifacts.progress import Progress

@@ -26,6 +26,7 @@ _COPIED = frozenset({"type", "format", "enum", "minimum", "maximum"}) | {
     "pattern",
     "minItems",
     "maxItems",
+    "minProperties",
     "maxProperties",
 }
 _NESTED = frozenset({"properties", "required", "items", "additionalProperties"})

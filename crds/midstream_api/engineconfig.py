@@ -5,13 +5,17 @@ the same folder whether the kubelet projects it, `midstream run` writes it or an
 from a bundle. Every document says `schemaVersion: 1`; another one is refused. `docs/config-folder.md` shows an example.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
 from midstream_api import names
 from midstream_api.base import Strict
-from midstream_api.pipeline import Framework, InputField, Model, Verify
+from midstream_api.model import Batching, Framework, InputField, Model, OutputField, Verify
+from midstream_api.refusal import refusal
+from midstream_api.steps import Step, StepOf, replaced
+from midstream_api.validation import Validation
 
 Sha256 = Annotated[str, Field(pattern=names.SHA256)]
 RevisionId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -25,35 +29,55 @@ class ResolvedModel(Strict):
     name: str
     version: str | None = None
     framework: Annotated[Framework, Field(strict=False)] = Framework.ONNX
-    uri: str
-    """Absolute address of the bytes."""
+    uri: str | None = None
+    """Absolute address of the bytes; None where they stand in `inline`."""
+    inline: str | None = None
+    """The code of a Python model."""
     insecure: bool = False
     """Ask the registry of an `oci://` address over plain HTTP."""
     sha256: Sha256
     size: NonNegativeInt
     """Bytes."""
     inputs: list[InputField] | None = None
+    outputs: list[OutputField] | None = None
+    batch: Annotated[Batching, Field(strict=False)] = Batching.ROWS
     verify: Verify | None = None
 
+    @model_validator(mode="after")
+    def _bytes_are_somewhere(self) -> "ResolvedModel":
+        if (self.uri is None) == (self.inline is None):
+            raise refusal("source_kind", "give exactly one of uri and inline")
+        return self
+
     @classmethod
-    def of(cls, model: Model, *, uri: str, sha256: str, size: int) -> "ResolvedModel":
-        """Pin a model as it is written in a manifest to the bytes that its source holds."""
+    def of(cls, model: Model, *, uri: str | None, sha256: str, size: int) -> "ResolvedModel":
+        """Pin a model as it is written in a manifest to the bytes that its source holds.
+
+        uri: None when they are the manifest's own (`source.inline`).
+        """
         return cls(
             name=model.name,
             version=model.version,
             framework=model.framework,
             uri=uri,
+            inline=model.source.inline,
             insecure=model.source.insecure,
             sha256=sha256,
             size=size,
             inputs=model.inputs,
+            outputs=model.outputs,
+            batch=model.batch,
             verify=model.verify,
         )
 
 
-class ResolvedStep(Strict):
-    name: str
-    model: ResolvedModel
+class ResolvedStep(StepOf[ResolvedModel]):
+    """A step whose models are pinned."""
+
+    @classmethod
+    def of(cls, step: Step, pin: Callable[[Model], ResolvedModel]) -> "ResolvedStep":
+        """Pin every model of a step as it is written in a manifest."""
+        return cls(**replaced(step, pin))
 
 
 class RevisionDocument(Strict):
@@ -64,6 +88,11 @@ class RevisionDocument(Strict):
     version: str
     """The pipeline's version UUID: the same content has the same one everywhere."""
     steps: Annotated[list[ResolvedStep], Field(min_length=1, max_length=32)]
+    validations: Annotated[list[Validation], Field(max_length=32)] = Field(default_factory=list)
+
+    def models(self) -> list[ResolvedModel]:
+        """All models of all steps; the same one may come more than once."""
+        return [placed.model for step in self.steps for placed in step.models()]
 
 
 class IndexEntry(Strict):

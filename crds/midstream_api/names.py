@@ -32,11 +32,18 @@ DATA_LINK = "..data"
 MAX_PIPELINE_NAME = 45
 """Characters; leaves room for the suffixes of child objects within Kubernetes' 63."""
 
+MAX_INLINE = 64 << 10
+"""Bytes of a Python model's code inside a manifest."""
+
+MAX_CONFIG = 400 << 10
+"""Bytes of one revision's document: two of them and the index must fit in a ConfigMap."""
+
 DNS_LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 """DNS-1035 label: pipeline and step names."""
 
 MODEL_NAME = r"^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$"
 FIELD_NAME = r"^[A-Za-z_]([-._:/A-Za-z0-9]*[A-Za-z0-9_])?$"
+VALIDATION_NAME = r"^[A-Za-z0-9_]([-_ A-Za-z0-9]*[A-Za-z0-9_])?$"
 SHA256 = r"^[0-9a-f]{64}$"
 VERSION_UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 PINNED_VERSION = f"^$|{VERSION_UUID}"
@@ -50,6 +57,7 @@ RULES: Mapping[str, str] = {
     DNS_LABEL: "use lower-case letters, digits and '-'; begin with a letter, end with a letter or digit",
     MODEL_NAME: "use letters, digits, '-', '_' and '.'; begin and end with a letter or digit",
     FIELD_NAME: "use letters, digits and any of - . _ : /; begin with a letter or '_'",
+    VALIDATION_NAME: "use letters, digits, '-', '_' and spaces inside",
     SHA256: "a SHA-256 is 64 lower-case hexadecimal digits",
     OBJECT_NAME: "use lower-case letters, digits, '-' and '.'; begin and end with a letter or digit",
     PINNED_VERSION: "a version is a UUID in lower case, as status.versions lists them",

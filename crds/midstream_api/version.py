@@ -12,7 +12,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from midstream_api import names
-from midstream_api.engineconfig import Assignment, Index, ResolvedStep, RevisionDocument
+from midstream_api.engineconfig import (
+    Assignment,
+    Index,
+    ResolvedStep,
+    RevisionDocument,
+)
+from midstream_api.validation import Validation
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, names.GROUP)
 
@@ -24,34 +30,58 @@ def canonical(value: Any) -> bytes:
     ).encode()
 
 
-def content(steps: Iterable[ResolvedStep]) -> dict[str, Any]:
-    """What changes answers: steps, and models by name, version, sha256 and inputs.
+def content(
+    steps: Iterable[ResolvedStep], validations: Iterable[Validation] = ()
+) -> dict[str, Any]:
+    """What changes answers: steps, models by name, version, sha256 and fields, and validations.
 
-    Defaults are left out, so a later field with a default changes no digest. Where the bytes lie (`uri`), how large
-    they are and the golden rows (`verify`) are left out too: they decide whether a revision may serve, not what it
+    Defaults are left out, so a later field with a default changes no digest. Where the bytes lie (`uri`, `inline`), how
+    large they are and the golden rows (`verify`) are left out too: they decide whether a revision may serve, not what it
     answers.
     """
-    return {"steps": [_step(step) for step in steps]}
+    found: dict[str, Any] = {"steps": [_step(step) for step in steps]}
+    checks = [
+        each.model_dump(mode="json", by_alias=True, exclude_defaults=True) for each in validations
+    ]
+    if checks:
+        found["validations"] = checks
+    return found
+
+
+_ELSEWHERE = ("uri", "inline", "insecure", "size", "verify")
 
 
 def _step(step: ResolvedStep) -> dict[str, Any]:
-    model = step.model.model_dump(
-        mode="json",
-        by_alias=True,
-        exclude_defaults=True,
-        exclude={"uri", "insecure", "size", "verify"},
+    found: dict[str, Any] = _without_place(
+        step.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     )
-    return {"name": step.name, "model": model}
+    return found
 
 
-def digest(steps: Iterable[ResolvedStep]) -> str:
+def _without_place(value: Any) -> Any:
+    """The same, each `model` in it without what says where its bytes lie."""
+    if isinstance(value, list):
+        return [_without_place(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: {name: part for name, part in each.items() if name not in _ELSEWHERE}
+        if key == "model"
+        else _without_place(each)
+        for key, each in value.items()
+    }
+
+
+def digest(steps: Iterable[ResolvedStep], validations: Iterable[Validation] = ()) -> str:
     """SHA-256, in hexadecimal, of the canonical content."""
-    return hashlib.sha256(canonical(content(steps))).hexdigest()
+    return hashlib.sha256(canonical(content(steps, validations))).hexdigest()
 
 
-def version_of(pipeline: str, steps: Iterable[ResolvedStep]) -> str:
+def version_of(
+    pipeline: str, steps: Iterable[ResolvedStep], validations: Iterable[Validation] = ()
+) -> str:
     """The version UUID: UUIDv5 of the pipeline's name and the digest of its content."""
-    return str(uuid.uuid5(NAMESPACE, f"{pipeline}/{digest(steps)}"))
+    return str(uuid.uuid5(NAMESPACE, f"{pipeline}/{digest(steps, validations)}"))
 
 
 def dump(document: RevisionDocument | Index | Assignment) -> bytes:

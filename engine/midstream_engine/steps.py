@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from midstream_api.engineconfig import ResolvedStep
-from midstream_api.pipeline import InputField, Missing
+from midstream_api.model import InputField, Missing
 from midstream_engine.errors import LoadError, StepFailed
 from midstream_engine.schema import Array, Field, list_fields, shape_text
 from midstream_engine.sessions import Arrays, Session, explain, run_bounded

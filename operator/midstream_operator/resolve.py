@@ -14,7 +14,8 @@ from typing import Any
 
 from midstream_api import version
 from midstream_api.engineconfig import ResolvedModel, ResolvedStep, RevisionDocument
-from midstream_api.pipeline import Model, PipelineSpec
+from midstream_api.model import Model
+from midstream_api.pipeline import PipelineSpec
 from midstream_artifacts.errors import ArtifactError, redacted
 from midstream_artifacts.patience import Patience
 from midstream_artifacts.pins import Pinned, describe, measure

@@ -13,7 +13,7 @@ from kit.serving import manifest_of, serving
 from kit.started import started
 from midstream import cli, manifest
 from midstream.push import place
-from midstream_api.pipeline import Model, Source
+from midstream_api.model import Model, Source
 from midstream_artifacts import push
 from midstream_artifacts.references import Reference
 from midstream_artifacts.registry import RegistryAccess

@@ -8,7 +8,8 @@ import pytest
 from kit.folder import document
 from midstream_api import names, version
 from midstream_api.engineconfig import ResolvedModel, RevisionDocument
-from midstream_api.pipeline import Pipeline, PipelineSpec, Verify
+from midstream_api.model import Verify
+from midstream_api.pipeline import Pipeline, PipelineSpec
 from midstream_operator import versions
 from midstream_operator.metadata import Owner
 from midstream_operator.observed import Object

@@ -10,7 +10,7 @@ from midstream.observe import Running, Schema
 from midstream.resolve import Resolved, StepModel
 from midstream_api import version
 from midstream_api.engineconfig import ResolvedModel, ResolvedStep, RevisionDocument
-from midstream_api.pipeline import InputField, Missing
+from midstream_api.model import InputField, Missing
 
 TENSOR = {"name": "tensor", "dtype": "float32", "shape": [18]}
 VARIABLE = {"name": "variable", "dtype": "float32", "shape": [1]}

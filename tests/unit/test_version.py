@@ -11,7 +11,7 @@ import pytest
 
 from midstream_api import version
 from midstream_api.engineconfig import ResolvedModel, ResolvedStep, RevisionDocument
-from midstream_api.pipeline import InputField, Missing, Verify
+from midstream_api.model import InputField, Missing, Verify
 
 GOLDEN = Path(__file__).parents[1] / "corpus" / "versions.json"
 """Documents with the digests that they had when they were first committed. They must never change."""

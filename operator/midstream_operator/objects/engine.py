@@ -5,7 +5,8 @@ running pods through the config volume and never replaces one.
 """
 
 from midstream_api import names
-from midstream_api.pipeline import PipelineSpec, Quantities, Resources
+from midstream_api.deployment import Quantities, Resources
+from midstream_api.pipeline import PipelineSpec
 from midstream_operator import metadata
 from midstream_operator.metadata import ENGINE, Owner
 from midstream_operator.objects import pods

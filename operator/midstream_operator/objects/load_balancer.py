@@ -7,7 +7,8 @@ template. `dynamic/rds.json` is watched, so a change of it does not.
 import hashlib
 
 from midstream_api import names
-from midstream_api.pipeline import PipelineSpec, Quantities, Resources
+from midstream_api.deployment import Quantities, Resources
+from midstream_api.pipeline import PipelineSpec
 from midstream_operator import envoy, metadata, quantities
 from midstream_operator.metadata import ENGINE_LB, Owner
 from midstream_operator.objects import pods

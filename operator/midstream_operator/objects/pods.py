@@ -5,7 +5,7 @@ Pure. A namespace that enforces the *restricted* pod security standard takes all
 
 from typing import Any
 
-from midstream_api.pipeline import Quantities, Resources
+from midstream_api.deployment import Quantities, Resources
 from midstream_operator import metadata, quantities
 from midstream_operator.metadata import Owner
 from midstream_operator.observed import Object

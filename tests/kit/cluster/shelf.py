@@ -15,7 +15,7 @@ import yaml
 from kit.cluster.kubectl import Object
 from kit.swapping import MODELS, PREPARES
 from midstream_api.engineconfig import ResolvedModel, ResolvedStep
-from midstream_api.pipeline import InputField
+from midstream_api.model import InputField
 from midstream_api.version import version_of
 
 NAME = "house-price"
