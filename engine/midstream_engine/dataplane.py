@@ -28,9 +28,9 @@ from midstream_engine.errors import (
     UnknownPipeline,
     UnsupportedMediaType,
 )
+from midstream_engine.formats.records import dumps
 from midstream_engine.manager import Manager
 from midstream_engine.metrics import Counts
-from midstream_engine.records import dumps
 from midstream_engine.revision import Loaded, Revision
 from midstream_engine.schema import Array
 from midstream_engine.settings import Settings

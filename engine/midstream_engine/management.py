@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from midstream_api import __version__
 from midstream_engine import metrics
-from midstream_engine.records import dumps
+from midstream_engine.formats.records import dumps
 
 JSON = "application/json"
 

@@ -24,7 +24,7 @@ from midstream_api.engineconfig import ResolvedStep, RevisionDocument
 from midstream_engine import memory
 from midstream_engine.errors import BadInput, LoadError, StepFailed, contained
 from midstream_engine.events import Emit
-from midstream_engine.records import Reader, Writer, dumps
+from midstream_engine.formats.records import Reader, Writer, dumps
 from midstream_engine.schema import Field
 from midstream_engine.sessions import SessionPool, zeros
 from midstream_engine.steps import Step, bind, check_connected, run_chain

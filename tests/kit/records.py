@@ -1,4 +1,4 @@
-"""Fields, bodies and answers of `midstream_engine.records`, for its tests."""
+"""Fields, bodies and answers of `midstream_engine.formats.records`, for its tests."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from midstream_engine.errors import BadInput
-from midstream_engine.records import Reader, Writer
+from midstream_engine.formats.records import Reader, Writer
 from midstream_engine.schema import Field
 
 Array = np.ndarray[Any, Any]

@@ -28,7 +28,7 @@ from kit.records import (
     refusal,
     values,
 )
-from midstream_engine.records import Reader
+from midstream_engine.formats.records import Reader
 from midstream_engine.schema import NUMPY_TYPES, Field
 
 

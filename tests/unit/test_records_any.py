@@ -26,7 +26,7 @@ from kit.records import (
     f32,
 )
 from midstream_engine.errors import BadInput
-from midstream_engine.records import Reader, Writer, dumps
+from midstream_engine.formats.records import Reader, Writer, dumps
 from midstream_engine.schema import Field
 
 # Properties

@@ -3,7 +3,7 @@
 import pytest
 
 from kit.records import PAIR, TENSOR, refusal
-from midstream_engine.records import MAX_ROWS, dumps
+from midstream_engine.formats.records import MAX_ROWS, dumps
 from midstream_engine.schema import Field
 
 # Bodies that are refused
