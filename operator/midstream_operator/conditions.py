@@ -55,12 +55,14 @@ REASONS: Mapping[Reason, str] = {
 """What each reason means; docs/reasons.md has the same sentences."""
 
 FAILURES: Mapping[str, str] = {
-    "InvalidSpec": "the spec has what this operator does not know: it is older than the CRD",
+    "InvalidSpec": "the spec breaks a rule that only the operator checks, such as the syntax of an expression; "
+    "or it has what this operator does not know: it is older than the CRD",
     "VersionNotFound": "`spec.version` names a version that is not recorded",
     "SourceIsLocal": "a source is a file, which a cluster cannot read",
     "SecretNotFound": "the Secret that a source refers to is not there",
     "ApplyRefused": "the API server refuses an object that the pipeline needs, such as a request above its limit",
-    "ConfigTooLarge": "a revision's document does not fit in a ConfigMap: too many golden rows",
+    "ConfigTooLarge": "a revision's document does not fit in a ConfigMap: "
+    "too much code in `inline`, or too many golden rows",
     "SecretInvalid": "the Secret that a source refers to holds no Docker config",
 }
 """Failures that the operator itself finds; those of engines and sources are in docs/errors.md."""

@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from midstream_api import names
 from midstream_api.pipeline import PipelineSpec
@@ -50,14 +52,37 @@ class Look:
         """What somebody asked for: another one is worth another try."""
         return self.generation, self.retry
 
-    def spec(self) -> PipelineSpec | Failure:
-        """Return the validated spec, or why there is none: an operator that is older than the CRD."""
+    def spec(self) -> tuple[PipelineSpec | None, Failure | None]:
+        """Return the validated spec, or why there is none.
+
+        Both, when only steps or validations are wrong: the rest of the spec counts, and what serves goes on serving as
+        it would if a source were away. A rule that the API server cannot check comes here, such as the syntax of an
+        expression; and whatever is newer than this operator.
+        """
+        given: dict[str, Any] = self.pipeline["spec"]
         try:
-            return PipelineSpec.model_validate_json(json.dumps(self.pipeline["spec"]))
+            return PipelineSpec.model_validate_json(json.dumps(given)), None
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, ("spec", *first["loc"])))
-            return Failure("", "InvalidSpec", f"{where}: {first['msg']}", transient=False)
+            message = f"{_where(first)}: {first['msg'].removeprefix('Value error, ')}"
+            failure = Failure("", "InvalidSpec", message, transient=False)
+        around = {**given, "steps": [], "validations": [], "deployed": False}
+        try:
+            spec = PipelineSpec.model_validate_json(json.dumps(around))
+        except ValidationError:
+            return None, failure
+        return spec.model_copy(update={"deployed": given.get("deployed", True)}), failure
+
+
+def _where(error: ErrorDetails) -> str:
+    """Write as people do where an error is: `spec.steps[0].model.name`."""
+    path, context = ["spec", *error["loc"]], error.get("ctx", {})
+    if "field" in context:
+        path.append(context["field"])
+    elif "list" in context:
+        path += [context["list"], context["index"]]
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
 
 
 def _clipped(retry: str | None) -> str | None:

@@ -108,11 +108,11 @@ class Reconciler:
         if memory.generation != generation:
             memory.generation, memory.seen = generation, now
         look = Look.at(pipeline, now=now, seen=memory.seen)
-        spec = look.spec()
-        if isinstance(spec, Failure):
-            await self._reporter.tell(look, spec=None, problem=spec)
+        spec, wrong = look.spec()
+        if spec is None:
+            await self._reporter.tell(look, spec=None, problem=wrong)
             return None
-        target, problem = await self._wanted.find(look, spec, memory.attempts)
+        target, problem = await self._wanted.find(look, spec, wrong, memory.attempts)
         waits = [_WATCH_SECONDS]
         if problem is not None and problem.transient:
             waits.append(max(0.1, memory.attempts.again - time.monotonic()))

@@ -43,15 +43,21 @@ class Recorded:
 
 
 def source_digest(spec: PipelineSpec) -> str:
-    """SHA-256, in hexadecimal, of the steps as they are written.
+    """SHA-256, in hexadecimal, of steps and validations as they are written.
 
-    Equal steps are resolved once, also where their sources are mutable. Defaults are left out, so a field that a later
+    Equal ones are resolved once, also where their sources are mutable. Defaults are left out, so a field that a later
     operator adds with a default changes nothing.
     """
     steps = [
         step.model_dump(mode="json", by_alias=True, exclude_defaults=True) for step in spec.steps
     ]
-    return hashlib.sha256(version.canonical(steps)).hexdigest()
+    checks = [
+        each.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        for each in spec.validations
+    ]
+    # Without validations it is the list of steps alone, as it was when there were none.
+    written = {"steps": steps, "validations": checks} if checks else steps
+    return hashlib.sha256(version.canonical(written)).hexdigest()
 
 
 def record(
@@ -187,7 +193,7 @@ def version_statuses(history: Sequence[Recorded], serving: str | None) -> list[V
             last_updated_time=max(each.updated for each in _of(history, one.version)),
             deployed=one.version == serving,
             tags=list(one.tags),
-            steps=[step.model.name for step in one.document.steps],
+            steps=[step.main.name for step in one.document.steps],
         )
         for one in _newest_of_each(history)[:MAX_VERSIONS]
     ]

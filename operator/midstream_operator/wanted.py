@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from midstream_api import version
+from midstream_api import names, version
 from midstream_api.engineconfig import RevisionDocument
 from midstream_api.pipeline import PipelineSpec
 from midstream_operator import configured, timeline, versions
 from midstream_operator.cluster import CONFIG_MAP, CONTROLLER_REVISION, SECRET, Cluster
 from midstream_operator.look import Look
-from midstream_operator.objects.config import MAX_DOCUMENT, ConfigTooLarge
+from midstream_operator.objects.config import ConfigTooLarge
 from midstream_operator.observed import Failure
 from midstream_operator.resolve import Resolver, Unresolved, docker_config, secrets_of
 from midstream_operator.store import Store
@@ -71,11 +71,14 @@ class Wanted:
         return versions.history(self._store.owned(CONTROLLER_REVISION, owner.namespace, owner.name))
 
     async def find(
-        self, look: Look, spec: PipelineSpec, attempts: Attempts
+        self, look: Look, spec: PipelineSpec, wrong: Failure | None, attempts: Attempts
     ) -> tuple[RevisionDocument | None, Failure | None]:
-        """Return the revision to serve, recorded, or why there is none; with a pinned version perhaps both."""
+        """Return the revision to serve, recorded, or why there is none; with a pinned version perhaps both.
+
+        `wrong`: why the steps cannot be read.
+        """
         latest: RevisionDocument | None = None
-        problem: Failure | None = None
+        problem = wrong
         if spec.steps:
             latest, problem = await self._latest(look, spec, attempts)
         if not spec.version:
@@ -94,8 +97,8 @@ class Wanted:
         """Read the Secrets that sources refer to. Raises Unresolved."""
         namespace = look.owner.namespace
         return {
-            name: docker_config(await self._cluster.get(SECRET, namespace, name), name)
-            for name in secrets_of(spec)
+            name: docker_config(await self._cluster.get(SECRET, namespace, name), name, where)
+            for name, where in secrets_of(spec).items()
         }
 
     async def _latest(
@@ -152,8 +155,8 @@ class Wanted:
         except Unresolved as error:
             return attempts.failed(error.reason, str(error), transient=error.transient)
         size = len(version.dump(document))
-        if size > MAX_DOCUMENT:
-            large = ConfigTooLarge(f"{version.revision_id(document)}.json", size)
+        if size > names.MAX_CONFIG:
+            large = ConfigTooLarge.of(document, size)
             return attempts.failed(large.reason, str(large), transient=False)
         attempts.problem, attempts.failures = None, 0
         return document

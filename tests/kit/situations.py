@@ -55,11 +55,12 @@ def report(
             models=tuple(
                 {
                     "step": step.name,
-                    "name": step.model.name,
+                    "name": placed.model.name,
                     "version": None,
-                    "sha256": step.model.sha256,
+                    "sha256": placed.model.sha256,
                 }
                 for step in serving.steps
+                for placed in step.models()
             ),
         )
     if failed is not None:

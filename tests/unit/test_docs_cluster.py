@@ -15,7 +15,7 @@ from midstream_api.status import MAX_VERSIONS, StageTimes
 from midstream_operator import envoy, main, metrics, rollout
 from midstream_operator.conditions import FAILURES, Reason
 from midstream_operator.metadata import Owner
-from midstream_operator.objects import Images, config, engine, load_balancer
+from midstream_operator.objects import Images, engine, load_balancer
 from midstream_operator.observed import Object
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +130,7 @@ def test_numbers_are_those_of_the_code() -> None:
     (container,) = made["spec"]["template"]["spec"]["containers"]
     wait = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert f"{wait} s before it is told to end" in CLUSTER
-    assert f"at most {config.MAX_DOCUMENT >> 10} KiB" in CLUSTER
+    assert f"at most {names.MAX_CONFIG >> 10} KiB" in CLUSTER
     assert MAX_VERSIONS == 20
     assert "Twenty versions are kept" in CLUSTER
     assert f"port {names.ENGINE_LB_PORT}" in CLUSTER

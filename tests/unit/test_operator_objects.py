@@ -3,10 +3,12 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import JsonValue
 
 from midstream_api import names, version
 from midstream_api.engineconfig import (
@@ -16,10 +18,10 @@ from midstream_api.engineconfig import (
     ResolvedStep,
     RevisionDocument,
 )
+from midstream_api.model import Framework, Verify
 from midstream_api.pipeline import PipelineSpec
 from midstream_operator import drift, metadata, objects
 from midstream_operator.metadata import Owner
-from midstream_operator.objects import config
 
 OWNER = Owner("house-price", "workspace-a", "11111111-2222-4333-8444-555555555555")
 IMAGES = objects.Images("engine:1", "engine-lb:1")
@@ -406,17 +408,50 @@ def test_the_config_map_is_the_config_folder() -> None:
 
 
 def test_a_document_that_does_not_fit_is_refused() -> None:
-    """The largest that fits is taken; one byte more is an error that says how to make it smaller."""
-    index, files = index_of(b"x" * config.MAX_DOCUMENT)
-    assert objects.config_map(OWNER, index, files)["data"]
+    """The largest that fits is taken, twice with its index; one byte more is an error that gives size and limit."""
+    index, files = index_of(b"x" * names.MAX_CONFIG, b"y" * names.MAX_CONFIG)
+    data = objects.config_map(OWNER, index, files)["data"]
+    assert sum(len(each) for each in data.values()) <= 1 << 20  # what an API server takes
 
-    index, files = index_of(b"x" * (config.MAX_DOCUMENT + 1))
+    index, files = index_of(b"x" * (names.MAX_CONFIG + 1))
     with pytest.raises(
-        objects.ConfigTooLarge, match="has 409601 bytes, at most 409600 fit"
+        objects.ConfigTooLarge, match="has 409601 bytes, and the limit is 409600"
     ) as said:
         objects.config_map(OWNER, index, files)
     assert "ConfigTooLarge" == said.value.reason
-    assert "verify" in str(said.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "rows", "told"),
+    [
+        (0, 0, r"give it fewer or smaller steps"),
+        (9, 0, r"9 of them are code in source\.inline: put it in files.*push`[^;]*$"),
+        (0, 2, r"\d\d of them are golden rows: give fewer or smaller ones in verify$"),
+        (999, 2, r"code in source\.inline.*; \d\d of them are golden rows"),
+        (9, 50, r"golden rows.*; 9 of them are code"),
+    ],
+)
+def test_a_document_that_does_not_fit_says_what_is_large_in_it(
+    code: int, rows: int, told: str
+) -> None:
+    """What takes the most room comes first, with what to do about it; what takes none is not spoken of."""
+    row: list[dict[str, JsonValue]] = [{"x": [1]}] * rows
+    model = ResolvedModel(
+        name="rf",
+        framework=Framework.PYTHON,
+        uri=None if code else "oci://registry/rf",
+        inline="x" * code or None,
+        sha256="0" * 64,
+        size=1,
+        verify=Verify(inputs=row, outputs=row) if rows else None,
+    )
+    steps = [ResolvedStep(name="predict", model=model)]
+    large = RevisionDocument(pipeline=OWNER.name, version="v", steps=steps)
+
+    said = objects.ConfigTooLarge.of(large, 500_000)
+
+    assert "has 500000 bytes, and the limit is 409600" in str(said)
+    assert re.search(told, str(said)), str(said)
 
 
 def test_an_index_without_its_document_is_a_defect() -> None:

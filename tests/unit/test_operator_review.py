@@ -307,7 +307,7 @@ def test_a_secret_that_holds_no_logins_is_refused_in_words(text: str) -> None:
     """Whatever stands in a Secret, its pipeline says so."""
     secret = {"data": {".dockerconfigjson": base64.b64encode(text.encode()).decode()}}
     with pytest.raises(Unresolved) as caught:
-        docker_config(secret, "registry")
+        docker_config(secret, "registry", "step 'predict'")
     assert caught.value.reason == "SecretInvalid"
 
 

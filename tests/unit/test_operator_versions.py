@@ -10,6 +10,7 @@ from midstream_api import names, version
 from midstream_api.engineconfig import ResolvedModel, RevisionDocument
 from midstream_api.model import Verify
 from midstream_api.pipeline import Pipeline, PipelineSpec
+from midstream_api.validation import Validation
 from midstream_operator import versions
 from midstream_operator.metadata import Owner
 from midstream_operator.observed import Object
@@ -201,6 +202,23 @@ def test_a_default_that_is_spelled_out_is_the_same_source() -> None:
 def test_other_steps_are_another_source(changes: dict[str, Any]) -> None:
     """Whatever could resolve otherwise is resolved anew."""
     assert versions.source_digest(spec(**changes)) != versions.source_digest(spec())
+
+
+def test_a_source_is_what_it_was_for_earlier_operators() -> None:
+    """An upgrade resolves nothing anew: a mutable source would become another version."""
+    assert versions.source_digest(spec()) == (
+        "721749b23d98fae346097e18a45fa5a7bcdbdb6d6bf4b020763c4c4b816bd3d7"
+    )
+
+
+def test_validations_are_part_of_the_source() -> None:
+    """Another check is another version."""
+    plain = spec()
+    check = Validation(name="high", expression="out.y < 1.0")
+    checked = plain.model_copy(update={"validations": [check]})
+    other = plain.model_copy(update={"validations": [check.model_copy(update={"name": "low"})]})
+    digests = {versions.source_digest(each) for each in (plain, checked, other)}
+    assert len(digests) == 3
 
 
 def test_what_is_around_the_steps_is_no_part_of_the_source() -> None:

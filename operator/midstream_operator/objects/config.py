@@ -8,30 +8,49 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from midstream_api import names, version
-from midstream_api.engineconfig import Index
+from midstream_api.engineconfig import Index, RevisionDocument
 from midstream_operator import metadata
 from midstream_operator.metadata import ENGINE, Owner
 from midstream_operator.observed import Object
-
-MAX_DOCUMENT = 400 << 10
-"""Bytes of one revision's document. Two of them and the index must fit in a ConfigMap, which takes 1 MiB."""
 
 REGISTRY_KEY = "config.json"
 """In the Secret: logins at registries, as a Docker config file."""
 
 
 class ConfigTooLarge(Exception):
-    """A revision's document does not fit in a ConfigMap. Heals by a smaller spec only."""
+    """A revision's document is larger than the engines' ConfigMap has room for. Heals by a smaller spec only."""
 
     reason = "ConfigTooLarge"
 
-    def __init__(self, document: str, size: int) -> None:
+    def __init__(self, document: str, size: int, remedy: str = "") -> None:
         super().__init__(
-            f"the revision's document {document} has {size} bytes, at most {MAX_DOCUMENT} fit in a ConfigMap; "
-            "give the models fewer or smaller rows in verify"
+            f"the revision's document {document} has {size} bytes, and the limit is {names.MAX_CONFIG}, "
+            f"for two of them must fit in a ConfigMap{remedy}"
         )
         self.document = document
         self.size = size
+
+    @classmethod
+    def of(cls, document: RevisionDocument, size: int) -> "ConfigTooLarge":
+        """Say what is large in a document, and what to do about it."""
+        code = sum(len((model.inline or "").encode()) for model in document.models())
+        rows = sum(
+            len(version.canonical(model.verify.model_dump(mode="json")))
+            for model in document.models()
+            if model.verify is not None
+        )
+        in_code = (
+            f"{code} of them are code in source.inline: put it in files, give their source.uri, "
+            "and `midstream push` the manifest"
+        )
+        in_rows = f"{rows} of them are golden rows: give fewer or smaller ones in verify"
+        told = [
+            sentence
+            for amount, sentence in sorted([(code, in_code), (rows, in_rows)], reverse=True)
+            if amount
+        ]
+        remedy = "; ".join(["", *(told or ["give it fewer or smaller steps and validations"])])
+        return cls(f"{version.revision_id(document)}.json", size, remedy)
 
 
 def config_map(owner: Owner, index: Index, documents: Mapping[str, bytes]) -> Object:
@@ -40,7 +59,7 @@ def config_map(owner: Owner, index: Index, documents: Mapping[str, bytes]) -> Ob
     Raises ConfigTooLarge, and ValueError when the index names a document that is not given.
     """
     for name, document in sorted(documents.items()):
-        if len(document) > MAX_DOCUMENT:
+        if len(document) > names.MAX_CONFIG:
             raise ConfigTooLarge(name, len(document))
     missing = [entry.document for entry in index.entries() if entry.document not in documents]
     if missing:
