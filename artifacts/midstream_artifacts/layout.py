@@ -23,7 +23,12 @@ INDEXES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 ARTIFACT = "application/vnd.midstream.model.v1"
-MODEL = "application/vnd.midstream.model.onnx.v1"
+ONNX = "application/vnd.midstream.model.onnx.v1"
+PYTHON = "application/vnd.midstream.model.python.v1"
+"""Code: one file, or a zip archive of several."""
+MODELS = (ONNX, PYTHON)
+ENDINGS = (".onnx", ".py", ".zip")
+"""Of the titles of layers that other tools made; where one has an earlier of these, the later do not count."""
 EMPTY = "application/vnd.oci.empty.v1+json"
 EMPTY_BYTES = b"{}"
 EMPTY_SHA256 = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
@@ -42,6 +47,8 @@ class Layer:
     """Bytes."""
     title: str
     """File name; empty when the manifest gives none."""
+    kind: str = ONNX
+    """Media type."""
 
 
 def manifest(layer: Layer) -> bytes:
@@ -52,7 +59,10 @@ def manifest(layer: Layer) -> bytes:
         "artifactType": ARTIFACT,
         "config": _descriptor(EMPTY, EMPTY_SHA256, len(EMPTY_BYTES)),
         "layers": [
-            {**_descriptor(MODEL, layer.sha256, layer.size), "annotations": {TITLE: layer.title}}
+            {
+                **_descriptor(layer.kind, layer.sha256, layer.size),
+                "annotations": {TITLE: layer.title},
+            }
         ],
     }
     return json.dumps(document, separators=(",", ":")).encode()
@@ -79,7 +89,7 @@ def require_promised(path: Path, got: str, size: int, promised: str | None) -> N
 
 
 def model_layer(body: bytes, shown: str) -> Layer:
-    """Return the one layer of a manifest that is a model: by its media type, else by a title that ends in `.onnx`.
+    """Return the one layer of a manifest that is a model: by its media type, else by a title's ending.
 
     Raises `SourceRefused`, which names `shown` and the layers there are.
     """
@@ -96,8 +106,9 @@ def model_layer(body: bytes, shown: str) -> Layer:
     layers = document.get("layers")
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
         raise SourceRefused(f"{shown} is no image manifest: it has no list of layers")
-    models = [layer for layer in layers if layer.get("mediaType") == MODEL]
-    models = models or [layer for layer in layers if _title(layer).lower().endswith(".onnx")]
+    models = [layer for layer in layers if layer.get("mediaType") in MODELS]
+    for ending in ENDINGS:
+        models = models or [layer for layer in layers if _title(layer).lower().endswith(ending)]
     if len(models) != 1:
         what = f"{len(models)} models" if models else "no model"
         raise SourceRefused(
@@ -110,7 +121,7 @@ def model_layer(body: bytes, shown: str) -> Layer:
         raise SourceRefused(
             f"{shown}: its layer {_named(models)} has no SHA-256 digest or no size; push the model anew"
         )
-    return Layer(found[1], size, _title(models[0]))
+    return Layer(found[1], size, _title(models[0]), str(models[0].get("mediaType")))
 
 
 def _descriptor(kind: str, sha256: str, size: int) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def push(
     reference: Reference,
     access: RegistryAccess,
     *,
+    kind: str = layout.ONNX,
     sha256: str | None = None,
     mount: str | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -53,8 +54,9 @@ def push(
 ) -> Pushed:
     """Bring the regular file `path` to `reference`. One without a tag gets the first 12 digits of the file's SHA-256.
 
-    `mount` is another repository of the registry that has the bytes: where the registry can, they are not sent again.
-    With `sha256` a file with another digest is refused before anything is asked. Raises an `ArtifactError`.
+    `kind` is the media type that the artifact says the file has. `mount` is another repository of the registry that
+    has the bytes: where the registry can, they are not sent again. With `sha256` a file with another digest is refused
+    before anything is asked. Raises an `ArtifactError`.
     """
     attempt = Attempt(f"pushing {path} to {reference}", patience.total_s, cancelled)
     with opened(path) as descriptor:
@@ -74,7 +76,7 @@ def push(
         attempt,
         lambda: _put_blob(repository, layout.EMPTY_SHA256, None, len(layout.EMPTY_BYTES), None),
     )
-    body = layout.manifest(layout.Layer(digest, size, path.name))
+    body = layout.manifest(layout.Layer(digest, size, path.name, kind))
     manifest = hashlib.sha256(body).hexdigest()
     before = retried(patience, attempt, repository.tagged)
     if before != manifest:

@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from midstream import manifest, plan, problems, push, resolve
+from midstream import documents, manifest, plan, problems, push, resolve
 from midstream_api import __version__
+from midstream_api.steps import Step
 
 SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
@@ -203,15 +204,26 @@ def _validate(args: argparse.Namespace) -> int:
             sys.stderr.write(f"{error}\n")
             code = 1
             continue
-        found = [] if args.no_sources else resolve.local_problems(loaded)
-        for problem in found:
+        found = resolve.inline_problems(loaded)
+        found += [] if args.no_sources else resolve.local_problems(loaded)
+        if (oversize := documents.too_large(loaded)) is not None:
+            found.append(oversize)
+        for problem in sorted(found, key=lambda one: (one.line or 0, one.column or 0)):
             sys.stderr.write(f"{problems.at(path, problem)}\n")
             code = 1
         if not found:
             spec = loaded.pipeline.spec
-            names = ", ".join(f"{step.name} ({step.model.name})" for step in spec.steps) or "none"
-            _say(f"{path} is valid: pipeline {loaded.pipeline.metadata.name}, steps: {names}")
+            steps = ", ".join(f"{step.name} ({_kind(step)})" for step in spec.steps) or "none"
+            _say(f"{path} is valid: pipeline {loaded.pipeline.metadata.name}, steps: {steps}")
     return code
+
+
+def _kind(step: Step) -> str:
+    """What a step runs: the model's name, or the kind of step and the names of all its models."""
+    given = [placed.model.name for placed in step.models()]
+    if step.model is not None:
+        return given[0]
+    return f"{'split' if step.split is not None else 'shadow'}: {', '.join(given)}"
 
 
 def _say(text: str) -> None:

@@ -9,14 +9,16 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from midstream import syntax
 from midstream.problems import FieldPath
-from midstream.resolve import Resolved
+from midstream.resolve import Resolved, StepModel
 from midstream_api.engineconfig import ResolvedModel
-from midstream_api.model import Missing
+from midstream_api.model import Batching, Framework, InputField, Missing, OutputField
 
 TIMEOUT_S = 5.0
 MAX_STATUS_BYTES = 16 << 20
@@ -38,17 +40,17 @@ class Running:
     version: str
     revision: str
     models: list[dict[str, Any]]
-    """`{"step", "name", "version", "sha256"}` in the order of the steps."""
+    """`{"step", "variant", "name", "version", "sha256"}` in the order of the manifest."""
     inputs: Fields
     outputs: Fields
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """Inputs and outputs of the pipeline as callers will see them."""
+    """Inputs and outputs of the pipeline as callers will see them; None where only running it tells."""
 
-    inputs: Fields
-    outputs: Fields
+    inputs: Fields | None
+    outputs: Fields | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,9 @@ def inspect(resolved: Resolved) -> tuple[Schema, list[Fault]]:
 
     Runs the engine's inspection as a process of its own: a model that kills it kills nothing else.
     """
-    paths = list(dict.fromkeys(str(one.path) for one in resolved.models))
+    paths = list(dict.fromkeys(str(one.path) for one in resolved.models if _is_opened(one)))
+    if not paths:
+        return compose(resolved, {})
     # -P: what lies in the folder where the user stands must not shadow a library.
     command = [sys.executable, "-P", "-m", "midstream_engine", "inspect", *paths]
     try:
@@ -87,37 +91,116 @@ def inspect(resolved: Resolved) -> tuple[Schema, list[Fault]]:
     return compose(resolved, {path: reports[path] for path in paths})
 
 
+def _is_opened(one: StepModel) -> bool:
+    """Whether inspection tells what a model takes: code says it itself, and without batches a row has another shape."""
+    return one.model.framework is Framework.ONNX and one.model.batch is Batching.ROWS
+
+
 def compose(resolved: Resolved, reports: dict[str, Any]) -> tuple[Schema, list[Fault]]:
-    """Return what callers see of a chain of models, and what keeps it from being one. Pure."""
+    """Return what callers see of a chain of steps, and what keeps it from being one. Pure but for reading code."""
     faults: list[Fault] = []
-    inputs: list[Fields] = []
-    outputs: list[Fields] = []
-    for index, one in enumerate(resolved.models):
-        model: FieldPath = ("spec", "steps", index, "model")
-        report = reports[str(one.path)]
-        if "error" in report:
-            text = f"step {one.step}: {report['error']}"
-            faults.append(Fault((*model, "source", "uri"), text))
-            continue
+    ends: dict[str, list[tuple[StepModel, Schema]]] = {}
+    for one in resolved.models:
         try:
-            inputs.append(_renamed(one.model, report["inputs"]))
-        except ValueError as error:
-            faults.append(Fault((*model, "inputs"), f"step {one.step}: {error}"))
-        outputs.append(report["outputs"])
+            found = _ends(one, reports)
+        except _Unfit as error:
+            faults.append(Fault(error.at, f"step {one.title}: {error}"))
+        else:
+            ends.setdefault(one.step, []).append((one, found))
     if faults:
         return Schema([], []), faults
-    following = enumerate(zip(resolved.models[1:], outputs, inputs[1:], strict=False), 1)
-    for index, (one, given, taken) in following:
-        offered = {each["name"]: each for each in given}
-        faults += [
-            Fault(
-                ("spec", "steps", index),
-                f"step {one.step} takes {say_field(each)}, the step before it gives {list_fields(given)}",
-            )
-            for each in taken
-            if each["name"] not in offered or not is_alike(offered[each["name"]], each)
-        ]
-    return Schema(inputs[0], outputs[-1]), faults
+    given: Fields | None = None
+    for number, models in enumerate(ends.values()):
+        if number and given is not None:
+            faults += [fault for one, own in models for fault in _unconnected(one, own, given)]
+        (_, main), *others = models
+        given = main.outputs
+        if resolved.document.steps[number].split is not None:
+            faults += [fault for one, own in others for fault in _unequal(one, own, main)]
+    first, *_ = ends.values()
+    return Schema(_united([own.inputs for _, own in first]), given), faults
+
+
+class _Unfit(Exception):
+    """A model that no engine would take."""
+
+    def __init__(self, at: FieldPath, message: str) -> None:
+        super().__init__(message)
+        self.at = at
+
+
+def _ends(one: StepModel, reports: dict[str, Any]) -> Schema:
+    """What one model takes and gives, as callers name it. Raises _Unfit."""
+    model = one.model
+    if model.framework is Framework.PYTHON:
+        code = model.inline.encode() if model.inline is not None else None
+        if code is None:
+            assert one.path is not None
+            code = one.path.read_bytes()
+        if (fault := syntax.fault(code, "the code")) is not None:
+            raise _Unfit(one.source, fault.message)
+        return Schema(_declared(model.inputs), _declared(model.outputs))
+    if not _is_opened(one):
+        return Schema(None, None)
+    report = reports[str(one.path)]
+    if "error" in report:
+        raise _Unfit(one.source, report["error"])
+    try:
+        return Schema(_renamed(model, report["inputs"]), report["outputs"])
+    except ValueError as error:
+        raise _Unfit((*one.at, "inputs"), str(error)) from error
+
+
+def _declared(fields: Sequence[InputField | OutputField] | None) -> Fields | None:
+    if fields is None:
+        return None
+    return [
+        {
+            "name": one.name,
+            "dtype": one.dtype,
+            "shape": None
+            if one.shape is None and one.dtype is None
+            else [None if length < 0 else length for length in one.shape or []],
+        }
+        for one in fields
+    ]
+
+
+def _unconnected(one: StepModel, own: Schema, given: Fields) -> list[Fault]:
+    offered = {each["name"]: each for each in given}
+    return [
+        Fault(
+            one.at[:3] if one.variant is None else one.at,
+            f"step {one.title} takes {say_field(each)}, the step before it gives {list_fields(given)}",
+        )
+        for each in own.inputs or []
+        if each["name"] not in offered or not is_alike(offered[each["name"]], each)
+    ]
+
+
+def _unequal(one: StepModel, own: Schema, first: Schema) -> list[Fault]:
+    """Variants give the same outputs: nobody behind a split knows who answered."""
+    if own.outputs is None or first.outputs is None:
+        return []
+    expected = {each["name"]: each for each in first.outputs}
+    same = len(own.outputs) == len(expected) and all(
+        each["name"] in expected and is_alike(expected[each["name"]], each) for each in own.outputs
+    )
+    if same:
+        return []
+    text = f"gives {list_fields(own.outputs)}, the first variant gives {list_fields(first.outputs)}"
+    return [Fault(one.at, f"step {one.title} {text}")]
+
+
+def _united(several: Sequence[Fields | None]) -> Fields | None:
+    """The inputs of all models of a step; None as soon as one takes whatever comes."""
+    united: dict[str, dict[str, Any]] = {}
+    for fields in several:
+        if fields is None:
+            return None
+        for each in fields:
+            united.setdefault(each["name"], each)
+    return list(united.values())
 
 
 def _renamed(model: ResolvedModel, own: Fields) -> Fields:
@@ -196,19 +279,22 @@ def _get(url: str) -> Any:
 
 
 def is_alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two fields have one type, and one shape as far as lengths are known."""
-    lengths = one["shape"], other["shape"]
-    return (
-        one["dtype"] == other["dtype"]
-        and len(lengths[0]) == len(lengths[1])
-        and all(a is None or b is None or a == b for a, b in zip(*lengths, strict=True))
+    """Whether two fields have one type, and one shape, as far as both are known."""
+    if None not in {one["dtype"], other["dtype"]} and one["dtype"] != other["dtype"]:
+        return False
+    if one["shape"] is None or other["shape"] is None:
+        return True
+    return len(one["shape"]) == len(other["shape"]) and all(
+        a is None or b is None or a == b for a, b in zip(one["shape"], other["shape"], strict=True)
     )
 
 
 def say_field(one: dict[str, Any]) -> str:
-    """Write a field as the engine's messages do: `'tensor' (float32[18])`."""
-    shape = ", ".join("?" if length is None else str(length) for length in one["shape"])
-    return f"{one['name']!r} ({one['dtype']}{f'[{shape}]' if shape else ''})"
+    """Write a field as the engine's messages do: `'tensor' (float32[18])`; by its name alone when no more is known."""
+    if one["dtype"] is None and one["shape"] is None:
+        return repr(one["name"])
+    shape = ", ".join("?" if length is None else str(length) for length in one["shape"] or [])
+    return f"{one['name']!r} ({one['dtype'] or 'any type'}{f'[{shape}]' if shape else ''})"
 
 
 def list_fields(fields: Fields) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from midstream import manifest, observe, problems, resolve
+from midstream import manifest, models, observe, problems, resolve
 from midstream_artifacts.cache import Cache
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -79,30 +79,39 @@ def judge(
 
 
 def changed_steps(before: Sequence[dict[str, Any]], resolved: resolve.Resolved) -> list[str]:
-    """Return a sentence for each step that is new, gone, moved or has another model."""
-    old = {model["step"]: model for model in before}
-    new = {one.step: one.model for one in resolved.models}
-    said = [f"step {step} is gone (model {old[step]['name']})" for step in old if step not in new]
-    for step, model in new.items():
-        if step not in old:
-            said.append(f"step {step} is new (model {_named(model.name, model.version)})")
+    """Return a sentence for each model that is new, gone or another one, and for steps that moved."""
+    old = {models.title(model["step"], model.get("variant")): model for model in before}
+    new = {one.title: one.model for one in resolved.models}
+    said = [
+        f"step {title} is gone (model {was['name']})"
+        for title, was in old.items()
+        if title not in new
+    ]
+    for title, model in new.items():
+        if title not in old:
+            said.append(f"step {title} is new (model {_named(model.name, model.version)})")
             continue
-        was = old[step]
+        was = old[title]
         had, has = _named(was["name"], was["version"]), _named(model.name, model.version)
         if had != has:
-            said.append(f"step {step}: model {had} becomes {has}")
+            said.append(f"step {title}: model {had} becomes {has}")
         if was["sha256"] != model.sha256:
             said.append(
-                f"step {step}: the bytes change, {_short(was['sha256'])} becomes {_short(model.sha256)}"
+                f"step {title}: the bytes change, {_short(was['sha256'])} becomes {_short(model.sha256)}"
             )
-    kept = [step for step in old if step in new]
-    if kept != [step for step in new if step in old]:
-        said.append(f"the order of the steps becomes {', '.join(new)}")
-    return said or ["the same models; inputs, golden rows or sources differ"]
+    steps = list(dict.fromkeys(model["step"] for model in before))
+    after = [step.name for step in resolved.document.steps]
+    if [step for step in steps if step in after] != [step for step in after if step in steps]:
+        said.append(f"the order of the steps becomes {', '.join(after)}")
+    return said or ["the same models; inputs, weights, validations, golden rows or sources differ"]
 
 
-def differences(before: observe.Fields, after: observe.Fields, what: str) -> list[str]:
+def differences(
+    before: observe.Fields | None, after: observe.Fields | None, what: str
+) -> list[str]:
     """Return sentences on what callers would notice: names, types and known lengths of a row. Pure."""
+    if before is None or after is None:
+        return []  # only running it tells
     old, new = ({one["name"]: one for one in fields} for fields in (before, after))
     said = [f"{what} {observe.say_field(old[name])} is gone" for name in old if name not in new]
     said += [f"{what} {observe.say_field(new[name])} is new" for name in new if name not in old]
@@ -125,15 +134,13 @@ def describe(
     lines = [f"pipeline {resolved.pipeline}, version {resolved.version}"]
     for one in resolved.models:
         got = "in the cache" if one.from_cache else "fetched"
+        got = got if one.path is not None else "in the manifest"
         name = _named(one.model.name, one.model.version)
         lines.append(
-            f"  step {one.step}: {name}, sha256 {_short(one.model.sha256)}, {_size(one.model.size)}, {got}"
+            f"  step {one.title}: {name}, sha256 {_short(one.model.sha256)}, {_size(one.model.size)}, {got}"
         )
-    if schema.inputs:
-        lines += [
-            f"  takes {observe.list_fields(schema.inputs)}",
-            f"  gives {observe.list_fields(schema.outputs)}",
-        ]
+    if schema.inputs != []:
+        lines += [f"  takes {_listed(schema.inputs)}", f"  gives {_listed(schema.outputs)}"]
     if running is None:
         lines.append(f"no Midstream serves at {url}")
     elif running.pipeline != resolved.pipeline:
@@ -171,6 +178,7 @@ def _as_json(
         "models": [
             {
                 "step": one.step,
+                "variant": one.variant,
                 "name": one.model.name,
                 "version": one.model.version,
                 "sha256": one.model.sha256,
@@ -190,6 +198,10 @@ def _as_json(
         "schemaChanges": verdict.schema_changes,
         "loads": verdict.loads,
     }
+
+
+def _listed(fields: observe.Fields | None) -> str:
+    return "what only running it tells" if fields is None else observe.list_fields(fields)
 
 
 def _named(name: str, version: str | None) -> str:

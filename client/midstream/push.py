@@ -2,7 +2,8 @@
 
 The way from a laptop to a cluster. A model goes to `<repository>/<its name>`, under its version or the first digits of
 its SHA-256; the manifest names it by digest, so nothing that is pushed later changes what it means. What is there is
-not sent again. Sources that are not local stay as they are. Nothing is written unless every model is there.
+not sent again. Sources that are not local stay as they are, and so does code in the manifest itself. Nothing is
+written unless every model is there.
 """
 
 import argparse
@@ -14,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from midstream import dockerconfig, manifest, problems
+from midstream import dockerconfig, documents, manifest, models, problems
 from midstream.manifest import Manifest
 from midstream.problems import FieldPath
 from midstream.rewrite import CannotRewrite, Setting, rewrite
-from midstream_api.model import Model
-from midstream_artifacts import errors, push
+from midstream_api.model import Framework, Model
+from midstream_artifacts import errors, layout, push
 from midstream_artifacts.pins import Pinned
 from midstream_artifacts.progress import Progress
 from midstream_artifacts.references import Reference
@@ -73,27 +74,33 @@ def target(text: str) -> Reference:
 def pushed(loaded: Manifest, target: Target, tell: Callable[[str], None]) -> str:
     """Bring every local model to the registry; return the manifest's text with their addresses.
 
-    Blocking. Raises PushError for the first that fails.
+    Blocking. Raises PushError for the first that fails, and before any is sent for a manifest that no cluster has room
+    for.
     """
+    if (problem := documents.too_large(loaded)) is not None:
+        raise PushError(problems.at(loaded.path, problem))
     settings: list[Setting] = []
     work = _Work(target, tell)
-    for index, step in enumerate(loaded.pipeline.spec.steps):
-        at: FieldPath = ("spec", "steps", index, "model")
+    for one in models.written(loaded):
+        given = one.model.source
+        if given.uri is None:
+            tell(f"step {one.title}: its code stands in the manifest and stays there")
+            continue
         try:
-            source = Source.parse(step.model.source.uri, loaded.folder)
+            source = Source.parse(given.uri, loaded.folder)
             if source.path is None:
-                tell(f"step {step.name}: {source} is not a local file and stays as it is")
+                tell(f"step {one.title}: {source} is not a local file and stays as it is")
                 continue
-            pinned = work.push(step.name, source.path, step.model)
+            pinned = work.push(one.title, source.path, one.model)
         except errors.ArtifactError as error:
             wrong_digest = isinstance(error, errors.DigestMismatch)
-            field: FieldPath = (*at, "sha256") if wrong_digest else (*at, "source", "uri")
+            field: FieldPath = (*one.at, "sha256") if wrong_digest else one.source
             raise PushError(problems.at(loaded.path, loaded.problem(field, str(error)))) from error
-        settings.append(Setting((*at, "source", "uri"), pinned.uri))
-        if target.access.insecure or step.model.source.insecure:
+        settings.append(Setting(one.source, pinned.uri))
+        if target.access.insecure or given.insecure:
             insecure = target.access.insecure
-            settings.append(Setting((*at, "source", "insecure"), insecure, behind="uri"))
-        settings.append(Setting((*at, "sha256"), pinned.sha256, behind="source"))
+            settings.append(Setting((*one.at, "source", "insecure"), insecure, behind="uri"))
+        settings.append(Setting((*one.at, "sha256"), pinned.sha256, behind="source"))
     try:
         return rewrite(loaded, settings) if settings else loaded.text
     except CannotRewrite as error:
@@ -128,7 +135,7 @@ class _Work:
         """A repository that has the file."""
 
     def push(self, step: str, path: Path, model: Model) -> Pinned:
-        """Bring one step's model to its place. Raises an ArtifactError."""
+        """Bring one model to its place; `step` names it to people. Raises an ArtifactError."""
         file, reference = path.resolve(), place(self._target.base, model)
         if (pinned := self._done.get((file, reference))) is not None:
             self._tell(f"step {step}: {path.name} as above: {pinned.uri}")
@@ -143,6 +150,7 @@ class _Work:
             path,
             reference,
             self._target.access,
+            kind=layout.PYTHON if model.framework is Framework.PYTHON else layout.ONNX,
             sha256=model.sha256,
             mount=self._holders.get(file),
             progress=report,

@@ -145,13 +145,147 @@ def test_address_that_is_none_is_told(folder: Path, capsys: pytest.CaptureFixtur
     assert "unsupported scheme 's3:'" in errors
 
 
+PREPROCESS = """\
+def process(inputs):
+    return {"tensor": inputs["tensor"] * 2}
+"""
+WHOLE = """\
+apiVersion: midstream.dev/v1alpha1
+kind: Pipeline
+metadata: {name: house-price}
+spec:
+  steps:
+    - name: prepare
+      model: {name: double, framework: Python, source: {uri: double.py}}
+    - name: round
+      model:
+        name: round
+        framework: Python
+        source:
+          inline: |
+            def process(inputs):
+                return {"tensor": inputs["tensor"].round()}
+    - name: predict
+      split:
+        variants:
+          - {name: control, weight: 2, model: {name: rf, source: {uri: rf.onnx}}}
+          - {name: rival, model: {name: gbr, source: {uri: gbr.onnx}}}
+    - name: judge
+      shadow:
+        champion: {name: first, model: {name: rf, source: {uri: rf.onnx}}}
+        challengers: [{name: second, model: {name: gbr, source: {uri: gbr.onnx}}}]
+  validations:
+    - {name: high, expression: "out.variable[0] < 100.0"}
+"""
+
+
+@pytest.fixture
+def whole(folder: Path) -> Path:
+    """A manifest of every kind of step, with a file and a piece of code."""
+    (folder / "double.py").write_text(PREPROCESS)
+    path = folder / "whole.yaml"
+    path.write_text(WHOLE)
+    return path
+
+
+def test_every_kind_of_step_is_told(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The line that says what was read names the models of splits and shadows, too."""
+    code, out, errors = run(capsys, "validate", whole)
+    assert (code, errors) == (0, "")
+    assert out.endswith(
+        "steps: prepare (double), round (round), predict (split: rf, gbr), judge (shadow: rf, gbr)\n"
+    )
+
+
+def test_code_that_is_no_python_is_told(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the line in a file, and the manifest's own line for a block of code in it."""
+    (whole.parent / "double.py").write_text(PREPROCESS.replace("):", ")"))
+    whole.write_text(WHOLE.replace("round()}", "round(}"))
+    code, _, errors = run(capsys, "validate", whole)
+    assert code == 1
+    assert [line.partition("not Python")[0] for line in errors.splitlines()] == [
+        f"{whole}:7:57: spec.steps[0].model.source.uri: double.py, line 1: ",
+        f"{whole}:15:1: spec.steps[1].model.source.inline: the code, line 2: ",
+    ]
+    code, _, errors = run(capsys, "validate", "--no-sources", whole)
+    assert (code, len(errors.splitlines())) == (1, 1)
+
+
+def test_missing_file_of_a_variant_is_told_at_the_variant(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each model of a split and a shadow is looked at."""
+    whole.write_text(WHOLE.replace("gbr.onnx", "none.onnx"))
+    _, _, errors = run(capsys, "validate", whole)
+    assert [line.split(": ")[1] for line in errors.splitlines()] == [
+        "spec.steps[2].split.variants[1].model.source.uri",
+        "spec.steps[3].shadow.challengers[0].model.source.uri",
+    ]
+
+
+def test_manifest_that_no_cluster_has_room_for_is_told(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is fetched or pushed: where the bytes are, how many, and what to do."""
+    code = "".join(f"            # {number:050}\n" for number in range(1000))
+    step = (
+        "    - name: s{0}\n      model: {{name: m, framework: Python, source: {{inline: *code}}}}\n"
+    )
+    text = WHOLE.replace("inline: |\n", f"inline: &code |\n{code}")
+    whole.write_text(
+        text.replace("  validations:", "".join(map(step.format, range(7))) + "  validations:")
+    )
+    for command, *more in (["validate"], ["push", "--to", "oci://registry.example/models"]):
+        exit_code, _, said = run(capsys, command, whole, *more)
+        assert exit_code == 1
+        assert ":13:11: spec.steps[1].model.source.inline: the revision's document has 4" in said
+        assert "and at most 409600 fit; put it into a file, and give its uri instead" in said
+
+
 # resolving
+
+
+def test_every_model_of_every_step_is_pinned(whole: Path) -> None:
+    """Files by their bytes, code by its own; validations are part of the document and of the version."""
+    resolved = resolve.resolve(manifest.load(whole), Cache(whole.parent / "cache"))
+    assert [(one.title, one.model.name) for one in resolved.models] == [
+        ("prepare", "double"),
+        ("round", "round"),
+        ("predict (control)", "rf"),
+        ("predict (rival)", "gbr"),
+        ("judge (first)", "rf"),
+        ("judge (second)", "gbr"),
+    ]
+    assert [one.model for one in resolved.models] == resolved.document.models()
+    double, inline, rf = (one.model for one in resolved.models[:3])
+    assert double.sha256 == hashlib.sha256(PREPROCESS.encode()).hexdigest()
+    assert (inline.uri, inline.size) == (None, len((inline.inline or "").encode()))
+    assert inline.sha256 == hashlib.sha256((inline.inline or "").encode()).hexdigest()
+    assert rf.sha256 == sha256(whole.parent / "rf.onnx")
+    checks = manifest.load(whole).pipeline.spec.validations
+    assert resolved.document.validations == checks
+    assert resolved.version == version.version_of("house-price", resolved.document.steps, checks)
+    assert resolved.version != version.version_of("house-price", resolved.document.steps)
+
+
+def test_code_is_held_to_its_digest(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sha256 beside code in the manifest is checked as that of a file."""
+    whole.write_text(
+        WHOLE.replace(
+            "        name: round\n", f"        name: round\n        sha256: {'ab' * 32}\n"
+        )
+    )
+    with pytest.raises(resolve.ResolveError) as caught:
+        resolve.resolve(manifest.load(whole), Cache(whole.parent / "cache"))
+    assert (caught.value.reason, caught.value.transient) == ("DigestMismatch", False)
+    _, _, errors = run(capsys, "validate", whole)
+    assert errors.startswith(f"{whole}:11:9: spec.steps[1].model.sha256: the code in source.inline")
 
 
 def test_resolved_revision_holds_what_an_engine_needs(folder: Path) -> None:
     """Digest, size and absolute address; the index entry fits the document's bytes."""
     resolved = resolve.resolve(manifest.load(folder / "pipeline.yaml"), Cache(folder / "cache"))
-    model = resolved.document.steps[0].model
+    model = resolved.document.steps[0].main
     path = folder / "rf.onnx"
     assert (model.sha256, model.size, model.uri) == (
         sha256(path),
@@ -162,6 +296,7 @@ def test_resolved_revision_holds_what_an_engine_needs(folder: Path) -> None:
     assert resolved.version == version.version_of("house-price", resolved.document.steps)
     assert resolved.entry().sha256 == hashlib.sha256(resolved.dump()).hexdigest()
     assert resolved.entry().revision == version.revision_id(resolved.document)
+    assert resolved.models[0].path is not None
     assert resolved.models[0].path.read_bytes() == path.read_bytes()
 
 
@@ -175,7 +310,7 @@ def test_same_content_in_another_folder_is_the_same_version(folder: Path) -> Non
         for path in (folder / "pipeline.yaml", write(other, "rf"))
     ]
     assert found[0].version == found[1].version
-    assert found[0].document.steps[0].model.uri != found[1].document.steps[0].model.uri
+    assert found[0].document.steps[0].main.uri != found[1].document.steps[0].main.uri
 
 
 def test_equal_bytes_under_another_name_are_a_new_version(folder: Path) -> None:
@@ -184,7 +319,7 @@ def test_equal_bytes_under_another_name_are_a_new_version(folder: Path) -> None:
     cache = Cache(folder / "cache")
     first = resolve.resolve(manifest.load(folder / "pipeline.yaml"), cache)
     second = resolve.resolve(manifest.load(write(folder, "copy")), cache)
-    assert first.document.steps[0].model.sha256 == second.document.steps[0].model.sha256
+    assert first.document.steps[0].main.sha256 == second.document.steps[0].main.sha256
     assert first.version != second.version
 
 
@@ -230,7 +365,7 @@ def test_document_that_no_engine_would_read_is_refused(folder: Path) -> None:
     path = write(
         folder, "rf", extra=f"        verify: {{inputs: [{rows}], outputs: [{outputs}]}}\n"
     )
-    with pytest.raises(resolve.ResolveError, match="at most 1048576 are allowed") as caught:
+    with pytest.raises(resolve.ResolveError, match="at most 409600 fit") as caught:
         resolve.resolve(manifest.load(path), Cache(folder / "cache"))
     assert (caught.value.reason, caught.value.transient) == ("DocumentTooLarge", False)
 

@@ -1,6 +1,7 @@
 """`midstream push`: local models go to a real registry, and the manifest that names them there is served."""
 
 import hashlib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from kit.registry import Registry
 from kit.serving import manifest_of, serving
 from kit.started import started
 from midstream import cli, manifest
+from midstream.models import written
 from midstream.push import place
 from midstream_api.model import Model, Source
-from midstream_artifacts import push
+from midstream_artifacts import layout, push
 from midstream_artifacts.references import Reference
 from midstream_artifacts.registry import RegistryAccess
 
@@ -74,9 +76,9 @@ def test_pushed_manifest(
     assert run(registry, pipeline, "first", "-o", str(out)) == 0
     digest = hashlib.sha256(b"one").hexdigest()
     loaded = manifest.load(out)
-    one, two, three = (step.model for step in loaded.pipeline.spec.steps)
-    assert one.source.uri.startswith(registry.uri("first/one:1.0-b@sha256:"))
-    assert two.source.uri.startswith(registry.uri(f"first/two:{digest[:12]}@sha256:"))
+    one, two, three = (step.main for step in loaded.pipeline.spec.steps)
+    assert str(one.source.uri).startswith(registry.uri("first/one:1.0-b@sha256:"))
+    assert str(two.source.uri).startswith(registry.uri(f"first/two:{digest[:12]}@sha256:"))
     assert three.source == Source(uri="https://models.example/three.onnx")
     assert (one.sha256, two.sha256, three.sha256) == (digest, digest, None)
     assert one.source.insecure
@@ -143,6 +145,71 @@ def test_engine_logs_in(tmp_path: Path) -> None:
             engine.config.write(engine.stable, candidate)
             engine.wait("serving", candidate)
             assert engine.value() == 36.0
+
+
+def test_every_model_of_every_step_is_pushed(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Variants, challengers, code in files and archives; code in the manifest stays there."""
+    for name in ("rf.onnx", "gbr.onnx", "prepare.py"):
+        (tmp_path / name).write_bytes(f"# {name}\n".encode())
+    with zipfile.ZipFile(tmp_path / "judge.zip", "w") as archive:
+        archive.writestr("model.py", "x = 1\n")
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(
+        """\
+apiVersion: midstream.dev/v1alpha1
+kind: Pipeline
+metadata: {name: house-price}
+spec:
+  steps:
+    - name: prepare
+      model:
+        name: prepare
+        framework: Python
+        source: {uri: prepare.py}
+    - name: predict
+      split:
+        variants:
+          - {name: control, model: {name: rf, source: {uri: rf.onnx}}}
+          - name: rival
+            model:
+              name: gbr     # the new one
+              source:
+                uri: gbr.onnx
+    - name: judge
+      shadow:
+        champion:
+          name: plain
+          model: {name: plain, framework: Python, source: {inline: "def process(inputs): ..."}}
+        challengers:
+          - {name: packed, model: {name: packed, framework: Python, source: {uri: judge.zip}}}
+"""
+    )
+    out = tmp_path / "out.yaml"
+    assert run(registry, path, "whole", "-o", str(out)) == 0
+    found = {one.title: one.model for one in written(manifest.load(out))}
+    for title, file, kind in (
+        ("prepare", "prepare.py", layout.PYTHON),
+        ("predict (control)", "rf.onnx", layout.ONNX),
+        ("predict (rival)", "gbr.onnx", layout.ONNX),
+        ("judge (packed)", "judge.zip", layout.PYTHON),
+    ):
+        model = found[title]
+        content = (tmp_path / file).read_bytes()
+        assert model.sha256 == hashlib.sha256(content).hexdigest()
+        pushed = Reference.parse(str(model.source.uri))
+        assert pushed.digest is not None
+        body = registry.blob(pushed.digest).read_bytes()
+        assert layout.model_layer(body, "it") == layout.Layer(
+            model.sha256, len(content), file, kind
+        )
+    assert found["judge (plain)"].source.inline == "def process(inputs): ..."
+    assert found["judge (plain)"].sha256 is None
+    assert "# the new one\n" in out.read_text()
+    said = capsys.readouterr().err
+    assert "step judge (plain): its code stands in the manifest and stays there" in said
+    assert "step predict (rival): gbr.onnx: pushed: " in said
 
 
 def test_moved_tag_is_told(

@@ -1,16 +1,18 @@
 """What a plan says, worked out from what was observed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from midstream import observe, plan, problems
+from midstream.models import path
 from midstream.observe import Running, Schema
 from midstream.resolve import Resolved, StepModel
 from midstream_api import version
 from midstream_api.engineconfig import ResolvedModel, ResolvedStep, RevisionDocument
-from midstream_api.model import InputField, Missing
+from midstream_api.model import DType, Framework, InputField, Missing, OutputField
 
 TENSOR = {"name": "tensor", "dtype": "float32", "shape": [18]}
 VARIABLE = {"name": "variable", "dtype": "float32", "shape": [1]}
@@ -32,17 +34,29 @@ def _model(name: str, **fields: Any) -> ResolvedModel:
 
 def _resolved(*models: ResolvedModel, names: str = "ab", allow: bool = False) -> Resolved:
     steps = [ResolvedStep(name=name, model=each) for name, each in zip(names, models, strict=False)]
+    return replace(_of_steps(*steps), allow_schema_change=allow)
+
+
+def _of_steps(*steps: ResolvedStep) -> Resolved:
     document = RevisionDocument(
-        pipeline="house-price", version=version.version_of("house-price", steps), steps=steps
+        pipeline="house-price",
+        version=version.version_of("house-price", steps),
+        steps=list(steps),
+    )
+    found = tuple(
+        StepModel(
+            step=step.name,
+            variant=placed.variant,
+            at=path(index, placed.place),
+            model=placed.model,
+            path=Path(f"/cache/{placed.model.sha256}") if placed.model.inline is None else None,
+            from_cache=False,
+        )
+        for index, step in enumerate(steps)
+        for placed in step.models()
     )
     return Resolved(
-        document,
-        version.revision_id(document),
-        allow,
-        tuple(
-            StepModel(step.name, step.model, Path(f"/cache/{step.model.sha256}"), from_cache=False)
-            for step in steps
-        ),
+        document, version.revision_id(document), allow_schema_change=False, models=found
     )
 
 
@@ -50,6 +64,7 @@ def _running(resolved: Resolved, schema: Schema = SCHEMA, pipeline: str = "house
     models = [
         {
             "step": one.step,
+            "variant": one.variant,
             "name": one.model.name,
             "version": one.model.version,
             "sha256": one.model.sha256,
@@ -57,7 +72,12 @@ def _running(resolved: Resolved, schema: Schema = SCHEMA, pipeline: str = "house
         for one in resolved.models
     ]
     return Running(
-        pipeline, resolved.version, resolved.revision, models, schema.inputs, schema.outputs
+        pipeline,
+        resolved.version,
+        resolved.revision,
+        models,
+        schema.inputs or [],
+        schema.outputs or [],
     )
 
 
@@ -106,7 +126,7 @@ def test_one_replaced_model_of_two_is_one_load() -> None:
         (
             _resolved(RF),
             _resolved(_model("rf", inputs=[InputField(name="x")])),
-            ["the same models; inputs, golden rows or sources differ"],
+            ["the same models; inputs, weights, validations, golden rows or sources differ"],
         ),
     ],
     ids=["version", "new step", "gone step", "order", "inputs"],
@@ -162,8 +182,14 @@ def _composed(
     *models: ResolvedModel, reports: list[dict[str, Any]]
 ) -> tuple[observe.Schema, list[tuple[str, str]]]:
     """The schema, and each fault as the field that it is told at and its sentence."""
-    resolved = _resolved(*models)
-    paths = [str(one.path) for one in resolved.models]
+    return _composed_of(_resolved(*models), reports)
+
+
+def _composed_of(
+    resolved: Resolved, reports: list[dict[str, Any]]
+) -> tuple[observe.Schema, list[tuple[str, str]]]:
+    opened = [one for one in resolved.models if one.model.framework is Framework.ONNX]
+    paths = [str(one.path) for one in opened]
     schema, faults = observe.compose(resolved, dict(zip(paths, reports, strict=True)))
     return schema, [(problems.dotted(one.at), one.message) for one in faults]
 
@@ -215,7 +241,7 @@ def test_inputs_are_renamed_by_position_or_tensor(
     )
     assert faults == [("spec.steps[0].model.inputs", text) for text in said]
     if inputs is not None and not said:
-        assert [field["name"] for field in schema.inputs] == ["a", "b"]
+        assert [field["name"] for field in schema.inputs or []] == ["a", "b"]
 
 
 def test_steps_that_do_not_connect_are_told() -> None:
@@ -239,6 +265,114 @@ def test_model_that_cannot_be_loaded_is_told() -> None:
     """The engine's own words are repeated, with the step, where its file is named."""
     _, faults = _composed(RF, reports=[{"error": "is not ONNX"}])
     assert faults == [("spec.steps[0].model.source.uri", "step a: is not ONNX")]
+
+
+def _split(*variants: tuple[str, ResolvedModel], name: str = "b") -> ResolvedStep:
+    each = [{"name": variant, "model": model} for variant, model in variants]
+    return ResolvedStep.model_validate({"name": name, "split": {"variants": each}})
+
+
+def _shadow(champion: ResolvedModel, challenger: ResolvedModel, name: str = "b") -> ResolvedStep:
+    return ResolvedStep.model_validate(
+        {
+            "name": name,
+            "shadow": {
+                "champion": {"name": "first", "model": champion},
+                "challengers": [{"name": "second", "model": challenger}],
+            },
+        }
+    )
+
+
+def _code(name: str, inline: str = "def process(inputs): ...", **fields: Any) -> ResolvedModel:
+    return _model(name, uri=None, inline=inline, framework=Framework.PYTHON, **fields)
+
+
+def test_changes_of_variants_name_them() -> None:
+    """A variant is compared with the one of its name; a step that becomes a split has new models."""
+    plain = _of_steps(ResolvedStep(name="b", model=RF))
+    split = _of_steps(_split(("control", RF), ("rival", GBR)))
+    swapped = _of_steps(_split(("control", RF), ("rival", PREPARE)))
+    assert plan.changed_steps(_running(split).models, swapped) == [
+        "step b (rival): model gbr becomes prepare",
+        f"step b (rival): the bytes change, {GBR.sha256[:12]}… becomes {PREPARE.sha256[:12]}…",
+    ]
+    assert plan.changed_steps(_running(plain).models, split) == [
+        "step b is gone (model rf)",
+        "step b (control) is new (model rf)",
+        "step b (rival) is new (model gbr)",
+    ]
+
+
+def test_variants_that_answer_differently_are_told() -> None:
+    """Nobody behind a split knows who answered, so all variants give the same."""
+    resolved = _of_steps(_split(("control", RF), ("rival", GBR)))
+    report = {"inputs": [TENSOR], "outputs": [VARIABLE]}
+    other = {**report, "outputs": [{**VARIABLE, "dtype": "float64"}]}
+    schema, faults = _composed_of(resolved, [report, report])
+    assert (schema, faults) == (SCHEMA, [])
+    _, faults = _composed_of(resolved, [report, other])
+    text = "step b (rival) gives 'variable' (float64[1]), the first variant gives 'variable' (float32[1])"
+    assert faults == [("spec.steps[0].split.variants[1].model", text)]
+
+
+def test_challengers_may_answer_differently() -> None:
+    """What a shadow gives is what its champion gives."""
+    report = {"inputs": [TENSOR], "outputs": [VARIABLE]}
+    other = {**report, "outputs": [{**VARIABLE, "name": "other"}]}
+    schema, faults = _composed_of(_of_steps(_shadow(RF, GBR)), [report, other])
+    assert (schema, faults) == (SCHEMA, [])
+
+
+def test_each_variant_must_fit_the_step_before() -> None:
+    """The field that leads to it is that of the variant's own model."""
+    steps = [ResolvedStep(name="a", model=PREPARE), _shadow(RF, GBR)]
+    before = {"inputs": [TENSOR], "outputs": [TENSOR]}
+    report = {"inputs": [TENSOR], "outputs": [VARIABLE]}
+    odd = {**report, "inputs": [VARIABLE]}
+    _, faults = _composed_of(_of_steps(*steps), [before, report, odd])
+    text = "step b (second) takes 'variable' (float32[1]), the step before it gives 'tensor' (float32[18])"
+    assert faults == [("spec.steps[1].shadow.challengers[0].model", text)]
+
+
+def test_undeclared_code_fits_everything() -> None:
+    """What code takes and gives is known only when it runs, unless the manifest says it."""
+    report = {"inputs": [TENSOR], "outputs": [VARIABLE]}
+    steps = [
+        ResolvedStep(name="a", model=_code("pre")),
+        ResolvedStep(name="b", model=RF),
+        ResolvedStep(name="c", model=_code("post")),
+    ]
+    schema, faults = _composed_of(_of_steps(*steps), [report])
+    assert (schema, faults) == (Schema(None, None), [])
+    said = plan.describe(
+        _of_steps(*steps), schema, "http://e", None, plan.Verdict("start", loads=3)
+    )
+    assert "  step a: pre, sha256 " in said[1]
+    assert said[1].endswith(", in the manifest")
+    assert said[4:6] == ["  takes what only running it tells", "  gives what only running it tells"]
+
+
+def test_declared_code_is_held_to_its_word() -> None:
+    """Declared names and types are checked as those of a model; what is not declared is any."""
+    declared = _code(
+        "pre",
+        inputs=[InputField(name="house"), InputField(name="rooms", dtype=DType.INT64, shape=[-1])],
+        outputs=[OutputField(name="tensor", dtype=DType.FLOAT32, shape=[17])],
+    )
+    steps = ResolvedStep(name="a", model=declared), ResolvedStep(name="b", model=RF)
+    schema, faults = _composed_of(_of_steps(*steps), [{"inputs": [TENSOR], "outputs": [VARIABLE]}])
+    assert observe.list_fields(schema.inputs or []) == "'house', 'rooms' (int64[?])"
+    text = "step b takes 'tensor' (float32[18]), the step before it gives 'tensor' (float32[17])"
+    assert faults == [("spec.steps[1]", text)]
+
+
+def test_code_that_is_no_python_is_told() -> None:
+    """At the field that holds it, with the line in the code."""
+    broken = _code("pre", inline="def process(inputs):\n  return {\n")
+    _, faults = _composed_of(_of_steps(ResolvedStep(name="a", model=broken)), [])
+    text = "step a: the code, line 2: not Python: '{' was never closed"
+    assert faults == [("spec.steps[0].model.source.inline", text)]
 
 
 def test_plan_reads_as_a_story() -> None:

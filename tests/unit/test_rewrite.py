@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from midstream import manifest
+from midstream import manifest, models
 from midstream.problems import FieldPath
 from midstream.rewrite import CannotRewrite, Setting, rewrite
 
@@ -36,7 +36,7 @@ def rewritten(tmp_path: Path, text: str, changes: list[Setting]) -> str:
     path = tmp_path / "pipeline.yaml"
     path.write_bytes(text.encode())
     path.write_bytes((new := rewrite(manifest.load(path), changes)).encode())
-    model = manifest.load(path).pipeline.spec.steps[0].model
+    model = manifest.load(path).pipeline.spec.steps[0].main
     assert (model.source.uri, model.sha256) == (URI, SHA256)
     return new
 
@@ -155,3 +155,45 @@ def test_steps_that_share_a_model_by_an_anchor(tmp_path: Path) -> None:
     with pytest.raises(CannotRewrite, match="without anchors") as caught:
         rewrite(manifest.load(path), [*settings(), *settings(1, other)])
     assert caught.value.problem.line == 11
+
+
+VARIANTS = f"""{HEAD}\
+    - name: prepare
+      model: {{name: clean, framework: Python, source: {{uri: clean.py}}}}
+    - name: predict
+      split:
+        variants:
+          - name: control
+            weight: 2    # of three
+            model:
+              name: rf
+              source:
+                uri: rf.onnx
+          - {{name: rival, model: {{name: xgb, source: {{uri: xgb.onnx}}}}}}
+    - name: judge
+      shadow:
+        champion: {{name: a, model: {{name: a, source: {{uri: a.onnx}}}}}}
+        challengers:
+        - name: b
+          model:
+            name: b
+            source: {{uri: b.onnx}}
+"""
+
+
+def test_models_of_variants_are_changed_where_they_stand(tmp_path: Path) -> None:
+    """Each model of a split or shadow gets its own address, at its own place."""
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(VARIANTS)
+    loaded = manifest.load(path)
+    changes = []
+    for number, one in enumerate(models.written(loaded)):
+        changes.append(Setting(one.source, f"oci://r.example/m{number}@sha256:{'ab' * 32}"))
+        changes.append(Setting((*one.at, "sha256"), f"{number}{'c' * 63}", behind="source"))
+    path.write_text(new := rewrite(loaded, changes))
+    found = [one.model for one in models.written(manifest.load(path))]
+    for number, model in enumerate(found):
+        assert str(model.source.uri).startswith(f"oci://r.example/m{number}@")
+        assert model.sha256 == f"{number}{'c' * 63}"
+    assert len(found) == 5
+    assert "weight: 2    # of three\n" in new

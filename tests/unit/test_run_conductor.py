@@ -16,7 +16,7 @@ from kit import models
 from midstream import manifest as manifests
 from midstream import resolve
 from midstream.run.child import Starter
-from midstream.run.conductor import RETRY_SECONDS, Conductor, difference
+from midstream.run.conductor import RETRY_SECONDS, Conductor, difference, names
 from midstream.run.console import Console
 from midstream.run.folder import ConfigFolder
 from midstream.run.rollout import Death, Refusal
@@ -183,7 +183,12 @@ def test_a_running_service_keeps_its_name(stage: Stage) -> None:
 def test_a_model_that_is_only_renamed_is_known_by_its_name_before(stage: Stage) -> None:
     """Of a candidate's file that the stable revision has under another name alone, that name is told."""
     other, two = stage.wish("other", 1.0), stage.wish("two", 2.0)
-    loaded = {"event": "loaded", "step": "predict", "revision": other.resolved.revision}
+    loaded = {
+        "event": "loaded",
+        "step": "predict",
+        "model": "other",
+        "revision": other.resolved.revision,
+    }
     assert stage.conductor.called_before(loaded) is None, "there is no candidate"
     stage.conductor.want(other)
     stage.conductor.turn(1.0)
@@ -191,7 +196,8 @@ def test_a_model_that_is_only_renamed_is_known_by_its_name_before(stage: Stage) 
     stage.conductor.want(two)
     stage.conductor.turn(1.1)
     assert stage.conductor.called_before(loaded) is None, "it is not the candidate any more"
-    assert stage.conductor.called_before({**loaded, "revision": two.resolved.revision}) is None
+    newest = {**loaded, "model": "two", "revision": two.resolved.revision}
+    assert stage.conductor.called_before(newest) is None
 
 
 def test_a_newer_wish_replaces_a_candidate_that_is_being_prepared(stage: Stage) -> None:
@@ -330,3 +336,54 @@ def test_a_swap_is_described_by_what_changes(
         found.append(resolve.resolve(manifests.load(path), Cache(tmp_path / "cache")))
 
     assert difference(*found) == expected
+
+
+SPLIT = """\
+apiVersion: midstream.dev/v1alpha1
+kind: Pipeline
+metadata: {name: house-price}
+spec:
+  steps:
+  - name: prepare
+    model: {name: clean, framework: Python, source: {inline: "def process(inputs): return inputs"}}
+  - name: predict
+    split:
+      variants:
+      - {name: control, weight: 2, model: {name: one, source: {uri: one.onnx}}}
+      - {name: rival, weight: 1, model: {name: two, source: {uri: two.onnx}}}
+  validations:
+  - {name: high, failWhen: "out.variable[0] > 9.0"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("name: two, source: {uri: two.onnx}", "name: one, source: {uri: one.onnx}", "two → one"),
+        ("source: {uri: two.onnx}", "source: {uri: one.onnx}", "two: new file"),
+        ("return inputs", "return {}", "clean: new file"),
+        ("weight: 1", "weight: 3", "predict: weights 2:3"),
+        ("name: rival", "name: other", "predict (rival) is gone, predict (other): two is new"),
+        ("> 9.0", "> 8.0", "validations"),
+        (
+            "weight: 1, model: {name: two",
+            "weight: 3, model: {name: dos",
+            "two → dos, predict: weights 2:3",
+        ),
+    ],
+    ids=["model", "file", "code", "weights", "variant", "validation", "two things"],
+)
+def test_a_swap_of_variants_is_told_by_their_names(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    """Each variant is compared with the one of its name before; weights and validations count, too."""
+    models.scaled(tmp_path / "one.onnx", 1.0)
+    models.scaled(tmp_path / "two.onnx", 2.0)
+    found = []
+    for number, text in enumerate((SPLIT, SPLIT.replace(old, new))):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text)
+        found.append(resolve.resolve(manifests.load(path), Cache(tmp_path / "cache")))
+
+    assert difference(*found) == expected
+    assert names(found[0]) == "clean, one, two"

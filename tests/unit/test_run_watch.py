@@ -139,7 +139,7 @@ def test_a_symbolic_link_in_a_circle_is_nothing(tmp_path: Path) -> None:
 
 
 def test_the_local_models_of_a_manifest(tmp_path: Path) -> None:
-    """Local files are found relative to the manifest's folder; addresses on the network are not watched."""
+    """Local files of all steps and variants are found relative to the manifest's folder; nothing else is watched."""
     path = tmp_path / "pipeline.yaml"
     path.write_text(
         """\
@@ -152,9 +152,24 @@ spec:
     - {name: b, model: {name: b, source: {uri: "https://models.example/b.onnx"}}}
     - {name: c, model: {name: c, source: {uri: "file:///models/c.onnx"}}}
     - {name: d, model: {name: d, source: {uri: "ftp://models.example/d.onnx"}}}
+    - {name: e, model: {name: e, framework: Python, source: {inline: "x = 1"}}}
+    - name: f
+      split:
+        variants:
+          - {name: g, model: {name: g, source: {uri: models/g.onnx}}}
+          - {name: h, model: {name: h, framework: Python, source: {uri: code/h.zip}}}
+    - name: i
+      shadow:
+        champion: {name: j, model: {name: j, source: {uri: models/j.onnx}}}
+        challengers: [{name: k, model: {name: k, source: {uri: models/k.onnx}}}]
 """
     )
 
     found = local_models(manifests.load(path))
 
-    assert found == [tmp_path / "models/a.onnx", Path("/models/c.onnx")]
+    here = ["models/g.onnx", "code/h.zip", "models/j.onnx", "models/k.onnx"]
+    assert found == [
+        tmp_path / "models/a.onnx",
+        Path("/models/c.onnx"),
+        *(tmp_path / one for one in here),
+    ]

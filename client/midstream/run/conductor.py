@@ -27,6 +27,7 @@ from midstream.run.rollout import (
 )
 from midstream.run.wishes import Outcome, Unusable, Wish, renamed
 from midstream.run.worker import Worker
+from midstream_api.engineconfig import ResolvedModel
 
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 """Waits between attempts after a transient failure."""
@@ -185,8 +186,11 @@ class Conductor:
         """Return the name that a loaded file has had until now, when the candidate only gives it another."""
         if self._attempt is None or event.get("revision") != self._attempt.candidate.revision:
             return None
-        before, after = self.stable.document.steps, self._attempt.candidate.document.steps
-        digest = next((one.model.sha256 for one in after if one.name == event.get("step")), None)
+        before, after = self.stable.models, self._attempt.candidate.models
+        said = event.get("step"), event.get("model")
+        digest = next(
+            (one.model.sha256 for one in after if (one.step, one.model.name) == said), None
+        )
         old = [one.model.name for one in before if one.model.sha256 == digest]
         new = {one.model.name for one in after if one.model.sha256 == digest}
         return None if not old or new & set(old) else old[0]
@@ -338,26 +342,46 @@ class Conductor:
 
 def names(resolved: Resolved) -> str:
     """Name the models of a revision."""
-    return ", ".join(_model(one.model.name, one.model.version) for one in resolved.document.steps)
+    return ", ".join(_model(one.model) for one in resolved.models)
 
 
 def difference(before: Resolved, after: Resolved) -> str:
     """Say in a few words what a swap changes."""
-    old = {step.name: step.model for step in before.document.steps}
-    new = {step.name: step.model for step in after.document.steps}
-    if list(old) != list(new):
-        return f"steps {', '.join(old)} → {', '.join(new)}"
-    said = []
-    for step, model in new.items():
-        was = old[step]
-        if (model.name, model.version) != (was.name, was.version):
-            said.append(f"{_model(was.name, was.version)} → {_model(model.name, model.version)}")
+    steps = [[step.name for step in one.document.steps] for one in (before, after)]
+    if steps[0] != steps[1]:
+        return f"steps {', '.join(steps[0])} → {', '.join(steps[1])}"
+    old, new = ({one.title: one.model for one in each.models} for each in (before, after))
+    said = [f"{title} is gone" for title in old if title not in new]
+    for title, model in new.items():
+        was = old.get(title)
+        if was is None:
+            said.append(f"{title}: {_model(model)} is new")
+        elif (model.name, model.version) != (was.name, was.version):
+            said.append(f"{_model(was)} → {_model(model)}")
         elif model.sha256 != was.sha256:
-            said.append(f"{_model(model.name, model.version)}: new file")
+            said.append(f"{_model(model)}: new file")
         elif model != was:
-            said.append(f"{_model(model.name, model.version)}: new settings")
+            said.append(f"{_model(model)}: new settings")
+    said += _rules(before, after)
     return ", ".join(said) or "the same models"
 
 
-def _model(name: str, version: str | None) -> str:
-    return f"{name} {version}" if version else name
+def _rules(before: Resolved, after: Resolved) -> list[str]:
+    """What changes beside the models: who gets which rows, and what is checked."""
+    said = []
+    for was, step in zip(before.document.steps, after.document.steps, strict=True):
+        if was.split is not None and step.split is not None:
+            old, new = (
+                [(one.name, one.weight) for one in each.variants]
+                for each in (was.split, step.split)
+            )
+            if old != new and {name for name, _ in old} == {name for name, _ in new}:
+                weights = ":".join(str(weight) for _, weight in new)
+                said.append(f"{step.name}: weights {weights}")
+    if before.document.validations != after.document.validations:
+        said.append("validations")
+    return said
+
+
+def _model(model: ResolvedModel) -> str:
+    return f"{model.name} {model.version}" if model.version else model.name

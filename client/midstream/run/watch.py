@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from midstream import models
 from midstream.manifest import Manifest
 from midstream_artifacts import errors
 from midstream_artifacts.sources import Source
@@ -46,9 +47,11 @@ def signatures(paths: Iterable[Path]) -> Signatures:
 def local_models(manifest: Manifest) -> list[Path]:
     """Return the local files that a manifest names, whether they exist or not."""
     found = []
-    for step in manifest.pipeline.spec.steps:
+    for one in models.written(manifest):
+        if one.model.source.uri is None:
+            continue  # its code is the manifest's own text
         try:
-            path = Source.parse(step.model.source.uri, manifest.folder).path
+            path = Source.parse(one.model.source.uri, manifest.folder).path
         except errors.ArtifactError:
             continue  # resolving it will say what is wrong
         if path is not None:
