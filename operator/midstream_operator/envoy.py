@@ -26,22 +26,35 @@ CLUSTER = "engine"
 _STATS = "engine_lb"
 _ROUTES = "engine_routes"
 
-_PATHS = ("/infer", "/livez", "/models", "/pipelines", "/readyz")
-"""Data paths of an engine, beside `/pipelines/{name}`. Its `/status` and `/metrics` are not for callers."""
+_PATHS = ("/infer", "/livez", "/models", "/pipelines", "/readyz", "/v2")
+"""Data paths of an engine. Its `/status` and `/metrics` are not for callers."""
+
+_PATTERNS = (
+    "/pipelines/[^/]+",
+    # Open Inference Protocol
+    "/v2/health/(live|ready)",
+    "/v2/models/[^/]+(/versions/[^/]+)?(/(ready|infer))?",
+)
+"""More of them."""
 
 _NOTHING_THERE = (
-    "there are POST /infer, POST /pipelines/{name}, GET /livez, /models, /pipelines, /readyz"
+    "there are POST /infer, POST /pipelines/{name}, GET /livez, /models, /pipelines, /readyz, "
+    "and the Open Inference Protocol: GET /v2, /v2/health/ready, POST /v2/models/{name}/infer"
 )
 
 _MAX_BODY = (16 << 20) + (64 << 10)
 """Bytes of a request body that are kept for another try: more than an engine takes."""
 
-_SILENT_SECONDS = 75
+_SILENT_SECONDS = 345
 """An engine that says nothing for so long hangs, and another one is tried. Longer than an engine lets a request wait
-for a model (30 s) and a step run (30 s)."""
+for a model (30 s) and the slowest step run: one that waits for the challengers in its shadow, for 300 s at most.
+Engines that hang are ended earlier, by their liveness probe, and lost machines are noticed by `_KEEP_ALIVE`."""
 
-_REQUEST_SECONDS = 240
+_REQUEST_SECONDS = 1080
 """All tries of one request together."""
+
+_KEEP_ALIVE = {"keepalive_time": 10, "keepalive_interval": 5, "keepalive_probes": 3}
+"""Of a connection to an engine, in seconds: a machine that is gone says nothing, and resets nothing."""
 
 _IDLE_SECONDS = 30
 """Of a connection to an engine. Shorter than the engine's own 75 s, so that no request meets its closing."""
@@ -122,7 +135,7 @@ def routes() -> Object:
         "retry_policy": _retries(),
         "routes": [
             *(_route({"path": path}) for path in _PATHS),
-            _route({"safe_regex": {"regex": "/pipelines/[^/]+"}}),
+            *(_route({"safe_regex": {"regex": regex}}) for regex in _PATTERNS),
             {
                 "match": {"prefix": "/"},
                 "direct_response": {"status": 404, "body": {"inline_string": _NOTHING_THERE}},
@@ -147,7 +160,8 @@ def _route(match: Object) -> Object:
 
 def _retries() -> Object:
     # On another engine wherever there is one. A budget, fewer tries, or no memory of the hosts tried before: each alone
-    # loses requests when an engine is killed.
+    # loses requests when an engine is killed. Of answers only 503 is tried again: rows of which a Python model has died
+    # (502), or on which it hangs (504), would do the same to the next one.
     return {
         "retry_on": "reset,connect-failure,refused-stream,retriable-status-codes",
         "retriable_status_codes": [503],
@@ -293,6 +307,7 @@ def _cluster(settings: Envoy) -> Object:
             ],
         },
         "connect_timeout": "0.5s",
+        "upstream_connection_options": {"tcp_keepalive": _KEEP_ALIVE},
         "per_connection_buffer_limit_bytes": 1 << 20,
         "lb_policy": "LEAST_REQUEST",
         # The merge window would keep a dead engine in the choice for a second, and it has the fewest requests. Where no
@@ -346,8 +361,9 @@ def _health_check() -> Object:
 
 
 def _outlier_detection() -> Object:
-    # Only engines that cannot be reached are set aside. An answer with 500 or 503 is an answer: one caller's rows that
-    # a model cannot take, or a burst that all engines turn away, must not take engines from everybody else.
+    # Only engines that cannot be reached are set aside. An answer with 500 to 504 is an answer: one caller's rows that
+    # a model cannot take, a Python model that dies of them, or a burst that all engines turn away, must not take
+    # engines from everybody else.
     return {
         "split_external_local_origin_errors": True,
         "consecutive_local_origin_failure": 2,

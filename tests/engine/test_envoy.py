@@ -2,7 +2,9 @@
 
 import json
 import signal
+import socket
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 
 from kit import load, models
 from kit.balanced import Balanced, balanced
-from kit.engine import EngineProcess, Reply, engine
+from kit.balancer import Upstream
+from kit.engine import WAIT_SECONDS, EngineProcess, Reply, engine
 from kit.folder import ConfigFolder, document, model
 from kit.http import SLOW, http_engine
 from kit.raw import JSON, eventually
@@ -36,6 +39,16 @@ def two(folder: Path) -> Iterator[tuple[list[EngineProcess], Balanced]]:
     with ExitStack() as stack:
         engines = [stack.enter_context(http_engine(folder / name)) for name in ("a", "b")]
         yield engines, stack.enter_context(balanced(*engines))
+
+
+@contextmanager
+def upstreams(count: int) -> Iterator[list[Upstream]]:
+    """What stands where engines stand, and answers as it is told to."""
+    with ExitStack() as stack:
+        made = [Upstream() for _ in range(count)]
+        for each in made:
+            stack.callback(each.close)
+        yield made
 
 
 def assert_refused(reply: Reply, status: int, reason: str) -> None:
@@ -217,6 +230,87 @@ def test_rows_that_a_model_cannot_take_set_no_engine_aside(tmp_path: Path) -> No
 
     assert {500} == statuses
     assert 0 == aside
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_request_that_a_step_dies_of_costs_itself_alone(status: int) -> None:
+    """Its answer comes as it is, no other engine is given it, none is set aside, and both answer what comes next."""
+    reason = json.dumps(
+        {"error": "step 'prepare': Traceback …", "reason": "SidekickFailed"}
+    ).encode()
+    with upstreams(2) as both, balanced(*both) as front:
+        replies = []
+        for _ in range(40):
+            replies.append(front.ask("POST", PATH, reason, {**POST, "x-answer": str(status)}))
+            replies.append(front.ask("POST", PATH, b"[]", POST))
+        asked = [len(each.seen) for each in both]
+        retries = front.stat("upstream_rq_retry")
+        ejected = front.stat("outlier_detection.ejections_enforced_total")
+        front.until_healthy(2)
+
+    assert [(status, reason), (200, b"[]")] * 40 == [(each.status, each.body) for each in replies]
+    assert sum(asked) == 80
+    assert min(asked) > 0
+    assert (retries, ejected) == (0, 0)
+
+
+def test_an_engine_that_turns_a_request_away_is_not_the_last_one_asked() -> None:
+    """503 is tried again, on the other engine too, before it is the answer."""
+    with upstreams(2) as both, balanced(*both) as front:
+        reply = front.ask("POST", PATH, b"[]", {**POST, "x-answer": "503"})
+        asked = [len(each.seen) for each in both]
+
+    assert 503 == reply.status
+    assert min(asked) > 0
+
+
+# What goes along
+
+
+def test_headers_that_mean_something_to_engines_get_through() -> None:
+    """Those of the request as they were sent, those of the answer as the engine gave them, and a packed body unread."""
+    packed = zlib.compress(b"[]" * 100, wbits=31)
+    sent = {
+        "content-type": "application/vnd.apache.arrow.stream",
+        "accept": "application/vnd.apache.arrow.file",
+        "content-encoding": "gzip",
+        "accept-encoding": "zstd",
+        "x-midstream-split-key": "0.4",
+        "inference-header-content-length": "17",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    }
+    back = {
+        "content-type": "application/octet-stream",
+        "content-encoding": "zstd",
+        "inference-header-content-length": "21",
+        "x-midstream-version": "v",
+        "vary": "accept, accept-encoding",
+    }
+    with upstreams(1) as (one,), balanced(one) as front:
+        path = "/v2/models/house-price/infer"
+        reply = front.ask("POST", path, packed, {**sent, "x-back": json.dumps(back)})
+
+    assert (200, packed) == (reply.status, reply.body)
+    assert sent.items() <= one.seen[0].items()
+    assert back.items() <= reply.headers.items()
+
+
+def test_a_caller_that_asks_before_it_sends_is_told_to_go_on() -> None:
+    """`Expect: 100-continue`, as curl says before a large body."""
+    body = b"x" * (2 << 20)
+    head = f"POST {PATH} HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: {len(body)}\r\n\r\n"
+    with (
+        upstreams(1) as (one,),
+        balanced(one) as front,
+        socket.create_connection(("127.0.0.1", front.port), timeout=WAIT_SECONDS) as caller,
+    ):
+        caller.sendall(head.encode())
+        told = caller.recv(1 << 10)
+        caller.sendall(body)
+        answer = caller.recv(1 << 10)
+
+    assert told.startswith(b"HTTP/1.1 100 ")
+    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 def test_an_engine_that_is_not_ready_says_why(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kit.balancer import Balancer, BalancerFolder, balancer
+from kit.balancer import Balancer, BalancerFolder, Upstream, balancer
 from kit.engine import WAIT_SECONDS, EngineProcess, Reply
 from kit.raw import eventually
 from midstream_operator import envoy
@@ -67,7 +67,7 @@ class Balanced:
 
 
 @contextmanager
-def balanced(*engines: EngineProcess, healthy: int | None = None) -> Iterator[Balanced]:
+def balanced(*engines: EngineProcess | Upstream, healthy: int | None = None) -> Iterator[Balanced]:
     """Run a load balancer before these engines until it is ready. healthy: how many must be, left out: all."""
     folder = Path(tempfile.mkdtemp(prefix="lb-"))  # short, for the name of a socket
     try:

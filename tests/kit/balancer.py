@@ -30,12 +30,18 @@ PATH = "/pipelines/house-price"
 
 
 class Upstream:
-    """Stands where an engine stands: always ready, and holds requests with the header `x-hold` until it is released."""
+    """Stands where an engine stands: always ready, and does as the headers of a request say.
+
+    `x-hold`: hold it until released. `x-answer`: the status. `x-back`: JSON of headers of the answer. The body comes
+    back as it was.
+    """
 
     def __init__(self) -> None:
         self.held = threading.Semaphore(0)
         """Released once for each request that has arrived and is held."""
         self.release = threading.Event()
+        self.seen: list[dict[str, str]] = []
+        """The headers of each request with a body, in small letters."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _UpstreamHandler)
         self._server.upstream = self  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
@@ -61,14 +67,17 @@ class _UpstreamHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         upstream: Upstream = self.server.upstream  # type: ignore[attr-defined]
+        upstream.seen.append({name.lower(): value for name, value in self.headers.items()})
         if self.headers.get("x-hold"):
             upstream.held.release()
             upstream.release.wait(WAIT_SECONDS)
         self._answer(body)
 
     def _answer(self, body: bytes) -> None:
-        self.send_response(200)
+        self.send_response(int(self.headers.get("x-answer") or 200))
         self.send_header("Content-Length", str(len(body)))
+        for name, value in json.loads(self.headers.get("x-back") or "{}").items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from annotated_types import Le
 
+from midstream_api.steps import ShadowOf as Shadow
 from midstream_engine.settings import Settings
 from midstream_operator import envoy
 
@@ -43,7 +45,14 @@ def leads_to_engine(path: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "path", ["/infer", "/pipelines", "/pipelines/house-price", "/models", "/livez", "/readyz"]
+    "path",
+    [
+        *("/infer", "/pipelines", "/pipelines/house-price", "/models", "/livez", "/readyz"),
+        *("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/house-price"),
+        *("/v2/models/house-price/ready", "/v2/models/house-price/infer"),
+        *("/v2/models/house-price/versions/7", "/v2/models/house-price/versions/7/ready"),
+        "/v2/models/house-price/versions/7/infer",
+    ],
 )
 def test_data_paths_lead_to_engines(path: str) -> None:
     """Everything that callers may ask gets through."""
@@ -55,6 +64,9 @@ def test_data_paths_lead_to_engines(path: str) -> None:
     [
         *("/", "/status", "/metrics", "/openapi.json", "/logs", "/infer/", "/infer/x", "/inferx"),
         *("/pipelines/", "/pipelines/a/b", "/pipelines/../status", "//infer", "/STATUS"),
+        *("/v2/", "/v2/status", "/v2/health", "/v2/health/other", "/v2/models", "/v2/models/"),
+        *("/v2/models/a/status", "/v2/models/a/versions", "/v2/models/a/versions/1/2", "/v20"),
+        *("/v2/repository/index", "/v2/models/../../status", "/v2/../metrics"),
     ],
 )
 def test_nothing_else_leads_to_engines(path: str) -> None:
@@ -104,6 +116,31 @@ def test_a_slow_step_is_not_run_twice() -> None:
 
     assert 2 * ENGINE.infer_seconds < silent
     assert 3 * silent < min(whole)
+
+
+def test_a_step_that_waits_for_its_challengers_is_not_run_twice() -> None:
+    """However long a manifest lets them take."""
+    silent = seconds(host()["retry_policy"]["per_try_idle_timeout"])
+    (bound,) = (
+        each for each in Shadow.model_fields["timeout_seconds"].metadata if isinstance(each, Le)
+    )
+    assert bound.le == 300
+    assert ENGINE.infer_seconds + bound.le < silent
+
+
+def test_what_a_request_has_died_of_is_not_sent_to_the_next_engine() -> None:
+    """Of answers only 503 is tried again."""
+    retries = host()["retry_policy"]
+    assert [503] == retries["retriable_status_codes"]
+    assert not {"5xx", "gateway-error"} & set(retries["retry_on"].split(","))
+
+
+def test_answers_set_no_engine_aside() -> None:
+    """Whatever their status, and whatever their share."""
+    found = cluster()["outlier_detection"]
+    for kind in ("consecutive_5xx", "consecutive_gateway_failure", "success_rate"):
+        assert found[f"enforcing_{kind}"] == 0
+    assert not any(name.startswith("enforcing_failure_percentage") for name in found)
 
 
 def test_the_heap_is_smaller_than_the_pods_memory() -> None:
