@@ -11,6 +11,7 @@
         ├── TooSlow         the request does not arrive
         ├── MethodNotAllowed
         ├── UnsupportedMediaType
+        ├── NotAcceptable
         ├── UnknownPipeline
         ├── NotReady        nothing serves (yet)
         ├── Overloaded      try again later
@@ -112,6 +113,10 @@ class BodyTooLarge(RequestError):
 
 class UnsupportedMediaType(RequestError):
     default_reason = "UnsupportedMediaType"
+
+
+class NotAcceptable(RequestError):
+    default_reason = "NotAcceptable"
 
 
 class UnknownPipeline(RequestError):
