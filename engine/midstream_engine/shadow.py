@@ -1,0 +1,456 @@
+"""Challengers, run in the shadow of a champion that has answered already, or is answering.
+
+Guarantees: nothing that a challenger does delays or fails the champion's answer, however slow, large or broken it is;
+what waits is bounded in number and bytes, and what does not fit is dropped and counted; a job holds a lease on its
+revision from `offer` to its end, and gives it back exactly once, whatever the end is. Each challenger does one job
+after the other, in the order they were offered.
+
+All is kept on the event loop's thread, so there is no lock that a thread of low priority could hold while a request
+waits for it. Knows no model: a job brings what is to be run.
+"""
+
+import asyncio
+import functools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from midstream_engine.comparison import Difference, Outcome, ShadowCounts
+from midstream_engine.schema import Array
+from midstream_engine.shadowjob import (
+    Arrays,
+    Found,
+    Leased,
+    ShadowJob,
+    differences,
+    failed,
+    run,
+    tell,
+)
+from midstream_engine.worker import IDLE_SECONDS, Worker
+
+MAX_JOBS = 32
+"""Of one challenger, waiting and running."""
+MAX_ASKED = 1024
+"""The same, of one that requests wait for: they would rather wait than go without."""
+MAX_BYTES = 64 * 2**20
+"""Of all challengers together."""
+_MAX_COMPARING = 64
+"""Comparisons for requests that wait: what is more is left out of the differences."""
+_PATIENCE = 3
+"""Time-outs in a row after which a challenger rests."""
+_REST_SECONDS = 60.0
+_GRACE_SECONDS = 1.0
+"""For a coroutine that keeps its own time-out."""
+_CLOSE_SECONDS = 3.0
+_QUIET_SECONDS = 60.0
+"""Between two log lines about the failures of one challenger."""
+
+_TURN = "its turn did not come in time"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """A job that was taken, until its end."""
+
+    job: ShadowJob
+    lane: "_Lane"
+    deadline: float | None
+    """Of the request that waits for it, in the loop's time."""
+    answer: "asyncio.Future[Arrays | None] | None" = None
+    running: bool = False
+    ended: bool = False
+    late: bool = False
+    """Its request has gone on without it."""
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """The queue of one challenger."""
+
+    key: tuple[str, str, bool]
+    parallel: int
+    limit: int
+    waiting: deque[_Ticket] = field(default_factory=deque)
+    running: int = 0
+    roused: bool = False
+    worker: Worker | None = None
+    timeouts: int = 0
+    """In a row."""
+    rests_until: float = 0.0
+    quiet_until: float = 0.0
+
+
+class ShadowRunner:
+    """Runs the challengers of an engine. Every method is called on the event loop's thread."""
+
+    def __init__(
+        self,
+        counts: ShadowCounts,
+        *,
+        max_jobs: int = MAX_JOBS,
+        max_bytes: int = MAX_BYTES,
+        rest_seconds: float = _REST_SECONDS,
+        grace_seconds: float = _GRACE_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        """Begin with nothing.
+
+        max_jobs: of one challenger, waiting and running. max_bytes: that all jobs keep in memory together.
+        rest_seconds: for which a challenger is left alone after three time-outs in a row. grace_seconds: that a
+        coroutine may take longer than its job's seconds before it is cancelled. idle_seconds: after which a thread
+        without work ends.
+        """
+        self.counts = counts
+        self._max_jobs = max_jobs
+        self._max_bytes = max_bytes
+        self._rest_seconds = rest_seconds
+        self._grace_seconds = grace_seconds
+        self._idle_seconds = idle_seconds
+        self._lanes: dict[tuple[str, str, bool], _Lane] = {}
+        self._tickets: set[_Ticket] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._comparer: Worker | None = None
+        self._comparing = 0
+        """Comparisons in that thread, or waiting for it."""
+        self._news = asyncio.Event()
+        """Something has ended."""
+        self._closed = False
+
+    def offer(self, job: ShadowJob) -> bool:
+        """Take a job that nobody waits for, and say whether it was taken. Never raises, never blocks.
+
+        It starts when the event loop comes round again, so that the champion's answer goes out first.
+        """
+        try:
+            return self._take(job, asked=False) is not None
+        except Exception as error:  # noqa: BLE001 - no trouble of a challenger is the champion's
+            self._defect("a challenger could not be offered its rows", error)
+            return False
+
+    def ask(self, jobs: Iterable[ShadowJob]) -> "Asked":
+        """Start the challengers of one step now, beside the champion, for a request that waits. Never raises."""
+        tickets: dict[str, _Ticket | None] = {}
+        for job in jobs:
+            try:
+                tickets[job.challenger] = self._take(job, asked=True)
+            except Exception as error:  # noqa: BLE001 - as in `offer`
+                self._defect("a challenger could not be asked", error)
+                tickets[job.challenger] = None
+        return Asked(self, tickets)
+
+    def discard(self, revision: Leased) -> None:
+        """Give up the waiting jobs of a revision that is to be freed; those that run end within their time-out."""
+        for lane in list(self._lanes.values()):
+            lane.timeouts, lane.rests_until = 0, 0.0
+            for ticket in [each for each in lane.waiting if each.job.revision is revision]:
+                lane.waiting.remove(ticket)
+                self._end(ticket, Found(Outcome.DISCARDED))
+            if lane.worker is None:
+                self._forget_if_idle(lane)
+
+    async def close(self, seconds: float = _CLOSE_SECONDS) -> None:
+        """Give up what waits, and wait so long for what runs; take nothing any more.
+
+        A thread whose model does not come back is left behind with its lease given back; it keeps what it uses.
+        """
+        self._closed = True
+        for ticket in [each for each in self._tickets if not each.running]:
+            ticket.lane.waiting.remove(ticket)
+            self._end(ticket, Found(Outcome.DISCARDED))
+        for task in self._tasks:
+            task.cancel()
+        try:
+            async with asyncio.timeout(seconds):
+                while self._tickets or self._tasks or self._comparing:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            _log.warning("%d challengers do not end", len(self._tickets))
+        finally:
+            for ticket in list(self._tickets):
+                self._end(ticket, Found(Outcome.DISCARDED))
+            for lane in self._lanes.values():
+                if lane.worker is not None:
+                    lane.worker.stop()
+            self._lanes.clear()
+            if self._comparer is not None:
+                self._comparer.stop()
+
+    # For those who wait
+
+    def _leave(self, ticket: _Ticket, outcome: Outcome) -> None:
+        """The request goes on without this challenger; what runs already ends by itself."""
+        if ticket.ended:
+            return
+        ticket.late = outcome is Outcome.TIMED_OUT
+        if not ticket.running:
+            ticket.lane.waiting.remove(ticket)
+            self._end(ticket, Found(outcome, message=_TURN))
+
+    def _compare_later(self, ticket: _Ticket, champion: Arrays, outputs: Arrays) -> None:
+        if self._comparing >= _MAX_COMPARING or self._closed:
+            return
+        tally = self.counts.of(ticket.job.step, ticket.job.challenger)
+        self._compare(ticket.job, champion, outputs, tally.compared)
+
+    # Taking
+
+    def _take(self, job: ShadowJob, *, asked: bool) -> _Ticket | None:
+        loop = asyncio.get_running_loop()
+        lane = self._lane(job, asked=asked)
+        counts = self.counts
+        if (
+            self._closed
+            or len(lane.waiting) + lane.running >= lane.limit
+            or counts.bytes + job.size > self._max_bytes
+            or (lane.rests_until and loop.time() < lane.rests_until)
+        ):
+            self._refuse(job, Outcome.DROPPED)
+            return None
+        if not job.revision.acquire():
+            self._refuse(job, Outcome.DISCARDED)
+            return None
+        ticket = _Ticket(job, lane, loop.time() + job.seconds if asked else None)
+        counts.jobs += 1
+        counts.bytes += job.size
+        self._tickets.add(ticket)
+        lane.waiting.append(ticket)
+        if asked:
+            ticket.answer = loop.create_future()
+            self._start(lane)
+        else:
+            self._rouse(lane)
+        return ticket
+
+    def _refuse(self, job: ShadowJob, outcome: Outcome) -> None:
+        self.counts.of(job.step, job.challenger).outcomes[outcome] += 1
+        tell(job, None)
+
+    def _lane(self, job: ShadowJob, *, asked: bool) -> _Lane:
+        key = (job.step, job.challenger, asked)
+        lane = self._lanes.get(key)
+        if lane is None:
+            # A Python model has a queue of its own in its sidekick; a thread does one thing at a time.
+            parallel = 1 if job.run is not None or not asked else MAX_ASKED
+            lane = self._lanes[key] = _Lane(
+                key, parallel, max(MAX_ASKED, self._max_jobs) if asked else self._max_jobs
+            )
+        return lane
+
+    # Running
+
+    def _rouse(self, lane: _Lane) -> None:
+        if not lane.roused:
+            lane.roused = True
+            asyncio.get_running_loop().call_soon(self._start, lane)
+
+    def _start(self, lane: _Lane) -> None:
+        lane.roused = False
+        now = asyncio.get_running_loop().time()
+        while lane.waiting and lane.running < lane.parallel:
+            ticket = lane.waiting.popleft()
+            seconds = ticket.job.seconds if ticket.deadline is None else ticket.deadline - now
+            if seconds <= 0:
+                self._end(ticket, Found(Outcome.TIMED_OUT, message=_TURN))
+                continue
+            ticket.running = True
+            lane.running += 1
+            try:
+                self._begin(ticket, seconds)
+            except Exception as error:  # noqa: BLE001 - there may be no thread left
+                self._end(ticket, failed(error))
+
+    def _begin(self, ticket: _Ticket, seconds: float) -> None:
+        job, lane = ticket.job, ticket.lane
+        if job.run is not None:
+            if lane.worker is None:
+                lane.worker = Worker(
+                    "shadow",
+                    first=ticket.deadline is not None,
+                    idle=functools.partial(self._forget_if_idle, lane),
+                    idle_seconds=self._idle_seconds,
+                )
+            lane.worker.put(
+                functools.partial(run, job, seconds), functools.partial(self._ran, ticket)
+            )
+            return
+        task = asyncio.get_running_loop().create_task(self._call(ticket, seconds))
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        self._news.set()
+
+    async def _call(self, ticket: _Ticket, seconds: float) -> None:
+        job = ticket.job
+        start = time.perf_counter_ns()
+        try:
+            assert job.call is not None
+            async with asyncio.timeout(seconds + self._grace_seconds):
+                outputs = await job.call(seconds)
+            found = Found(Outcome.ANSWERED, outputs, time.perf_counter_ns() - start)
+            if job.champion is not None:
+                found.differences = await self._compared(job, job.champion, outputs)
+        except Exception as error:  # noqa: BLE001 - counted and told, whatever it is
+            found = failed(error)
+        except BaseException:
+            # Cancelled: nobody but `close` does that.
+            self._end(ticket, Found(Outcome.DISCARDED))
+            raise
+        self._end(ticket, found)
+
+    def _ran(self, ticket: _Ticket, found: Any) -> None:
+        self._end(ticket, found if isinstance(found, Found) else failed(found))
+
+    async def _compared(
+        self, job: ShadowJob, champion: Mapping[str, Array], outputs: Arrays
+    ) -> list[Difference]:
+        future: asyncio.Future[list[Difference]] = asyncio.get_running_loop().create_future()
+
+        def settle(found: list[Difference]) -> None:
+            if not future.done():
+                future.set_result(found)
+
+        self._compare(job, champion, outputs, settle)
+        return await future
+
+    def _compare(
+        self,
+        job: ShadowJob,
+        champion: Mapping[str, Array],
+        outputs: Arrays,
+        then: Callable[[list[Difference]], None],
+    ) -> None:
+        """Work out the differences in a thread: large outputs take long."""
+
+        def over(found: list[Difference]) -> None:
+            self._comparing -= 1
+            self._news.set()
+            then(found)
+
+        if self._comparer is None:
+            self._comparer = Worker(
+                "compare",
+                first=False,
+                idle=self._forget_comparer,
+                idle_seconds=self._idle_seconds,
+            )
+        self._comparer.put(functools.partial(differences, job, champion, outputs), over)
+        self._comparing += 1
+
+    def _forget_comparer(self) -> None:
+        if self._comparer is not None and not self._comparing:
+            self._comparer.stop()
+            self._comparer = None
+
+    # Ending
+
+    def _end(self, ticket: _Ticket, found: Found) -> None:
+        """The one end of every job that was taken."""
+        if ticket.ended:
+            return
+        ticket.ended = True
+        job, lane = ticket.job, ticket.lane
+        self._tickets.discard(ticket)
+        self.counts.jobs -= 1
+        self.counts.bytes -= job.size
+        if ticket.running:
+            lane.running -= 1
+        if ticket.late:
+            found = Found(Outcome.TIMED_OUT, message=found.message or "it took too long")
+        try:
+            self._count(lane, job, found)
+            if ticket.answer is not None and not ticket.answer.done():
+                ticket.answer.set_result(found.outputs)
+            tell(job, found.outputs)
+        finally:
+            job.revision.release()
+            self._news.set()
+            if lane.waiting:
+                self._rouse(lane)
+
+    def _count(self, lane: _Lane, job: ShadowJob, found: Found) -> None:
+        tally = self.counts.of(job.step, job.challenger)
+        if found.outcome is Outcome.ANSWERED:
+            tally.answered(job.rows, found.ns)
+            tally.compared(found.differences)
+            lane.timeouts = 0
+            return
+        tally.outcomes[found.outcome] += 1
+        if found.outcome is Outcome.DISCARDED:
+            return
+        now = asyncio.get_running_loop().time()
+        if found.outcome is Outcome.TIMED_OUT:
+            lane.timeouts += 1
+            if lane.timeouts >= _PATIENCE:
+                # A model that cannot be stopped keeps a thread busy each time.
+                lane.timeouts, lane.rests_until = 0, now + self._rest_seconds
+        if now >= lane.quiet_until:
+            lane.quiet_until = now + _QUIET_SECONDS
+            _log.warning(
+                "challenger %r of step %r %s: %s",
+                job.challenger,
+                job.step,
+                found.outcome,
+                found.message,
+            )
+
+    def _forget_if_idle(self, lane: _Lane) -> None:
+        if lane.waiting or lane.running:
+            return
+        if lane.worker is not None:
+            lane.worker.stop()
+            lane.worker = None
+        if asyncio.get_running_loop().time() >= lane.rests_until:
+            self._lanes.pop(lane.key, None)
+
+    def _defect(self, what: str, error: Exception) -> None:
+        _log.error("%s", what, exc_info=error)
+
+
+class Asked:
+    """Challengers that a request waits for."""
+
+    def __init__(self, runner: ShadowRunner, tickets: dict[str, _Ticket | None]) -> None:
+        self._runner = runner
+        self._tickets = tickets
+
+    async def answers(self, champion: Arrays) -> dict[str, Arrays | None]:
+        """The outputs of each challenger, by name; None for one that failed, or took longer than it may.
+
+        champion: its outputs, which the others are compared with. Waits until each challenger has answered or its time
+        is over, counted from `ask`. Never raises but when it is cancelled.
+        """
+        loop = asyncio.get_running_loop()
+        tickets = [each for each in self._tickets.values() if each is not None]
+        waits = [each.answer for each in tickets if each.answer is not None]
+        if waits:
+            last = max(each.deadline or 0.0 for each in tickets)
+            try:
+                await asyncio.wait(waits, timeout=max(0.0, last - loop.time()))
+            except BaseException:
+                self.give_up()
+                raise
+            for each in tickets:
+                self._runner._leave(each, Outcome.TIMED_OUT)  # noqa: SLF001 - two halves of one
+        found: dict[str, Arrays | None] = dict.fromkeys(self._tickets)
+        for name, ticket in self._tickets.items():
+            if ticket is None or ticket.answer is None or not ticket.answer.done():
+                continue
+            outputs = found[name] = ticket.answer.result()
+            if outputs is not None:
+                self._runner._compare_later(ticket, champion, outputs)  # noqa: SLF001 - two halves of one
+        return found
+
+    def give_up(self) -> None:
+        """Wait no more, for example because the champion failed: what has not begun is not run."""
+        for ticket in self._tickets.values():
+            if ticket is not None:
+                self._runner._leave(ticket, Outcome.DISCARDED)  # noqa: SLF001 - two halves of one
