@@ -1,0 +1,174 @@
+"""Users' code: from bytes to the one function that is called, and from what it raises to a few lines of text.
+
+Runs in a worker. The code is a Python text, or a zip of modules. The standard library only.
+"""
+
+import inspect
+import io
+import linecache
+import os
+import sys
+import traceback
+import types
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FUNCTIONS = ("process", "wallaroo_json")
+MAIN = "model.py"
+
+MAX_ENTRIES = 10_000
+MAX_UNPACKED_BYTES = 512 << 20
+
+TAIL_LINES = 6
+TAIL_CHARACTERS = 2000
+
+_OWN_FOLDER = str(Path(__file__).parent) + os.sep
+
+
+class InvalidCode(Exception):
+    """The code cannot be served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    kind: str
+    """Which of `FUNCTIONS`."""
+    function: Callable[[Any], Any]
+
+
+class Code:
+    """The code of one model, unpacked in a folder of its own that is first on `sys.path`."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name = name
+        self._folder = folder
+
+    def load(self, content: bytes) -> Entry:
+        """Unpack, run and look for the entry point. Raises InvalidCode."""
+        main = self._unpack(content)
+        sys.path.insert(0, str(self._folder))
+        source = (self._folder / main).read_bytes()
+        module = self._run(main, source)
+        return _entry(module, main)
+
+    def _unpack(self, content: bytes) -> str:
+        self._folder.mkdir()
+        if not content.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+            (self._folder / MAIN).write_bytes(content)
+            return MAIN
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                _check_size(archive)
+                archive.extractall(self._folder)
+        except (InvalidCode, MemoryError):
+            raise
+        except Exception as error:  # each packing method has errors of its own
+            raise InvalidCode(f"the zip cannot be unpacked: {summary(error)}") from error
+        return _main_of(sorted(path.name for path in self._folder.glob("*.py")))
+
+    def _run(self, main: str, source: bytes) -> types.ModuleType:
+        name = main.removesuffix(".py")
+        shown = self._shown(main)
+        try:
+            compiled = compile(source, shown, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise InvalidCode(self.explain_syntax(error)) from error
+        text = source.decode(errors="replace")
+        # Tracebacks show the lines although no file has this name.
+        linecache.cache[shown] = (len(source), None, text.splitlines(keepends=True), shown)
+        module = types.ModuleType(name)
+        module.__file__ = str(self._folder / main)
+        sys.modules[name] = module
+        try:
+            exec(compiled, module.__dict__)  # noqa: S102 - this is what a worker is for
+        except MemoryError:
+            raise
+        except SyntaxError as error:
+            raise InvalidCode(self.explain_syntax(error)) from error
+        except ModuleNotFoundError as error:
+            raise InvalidCode(
+                f"it imports {error.name!r}, which is not installed; bring it in the zip, or in an image made from "
+                f"the engine's\n{self.tail(error)}"
+            ) from error
+        except BaseException as error:
+            # SystemExit is no reason to end: the engine wants to hear why.
+            raise InvalidCode(
+                f"it raised {summary(error)} when it was imported\n{self.tail(error)}"
+            ) from error
+        return module
+
+    def _shown(self, file: str) -> str:
+        return f"{self._name}/{file}"
+
+    def explain_syntax(self, error: BaseException) -> str:
+        if not isinstance(error, SyntaxError):
+            return f"it cannot be compiled: {summary(error)}"
+        file = (error.filename or MAIN).replace(str(self._folder), self._name)
+        line = f", line {error.lineno}" if error.lineno else ""
+        text = f": {error.text.strip()[:200]}" if error.text else ""
+        return f"syntax error in {file}{line}: {error.msg}{text}"
+
+    def tail(self, error: BaseException) -> str:
+        """The end of the traceback, from the user's frames on: at most 6 lines and 2,000 characters."""
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
+            frames = frames.tb_next
+        lines = traceback.TracebackException(
+            type(error), error, frames, limit=-TAIL_LINES, compact=True
+        ).format(chain=False)
+        text = "".join(lines).replace(str(self._folder), self._name)
+        return "\n".join(text.rstrip().splitlines()[-TAIL_LINES:])[-TAIL_CHARACTERS:]
+
+
+def summary(error: BaseException) -> str:
+    """`ValueError: the first line of its text`."""
+    try:
+        text = str(error).strip()
+    except Exception:  # noqa: BLE001 - the user's own class
+        text = ""
+    first = text.splitlines()[0][:300] if text else ""
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _check_size(archive: zipfile.ZipFile) -> None:
+    entries = archive.infolist()
+    size = sum(entry.file_size for entry in entries)
+    if len(entries) > MAX_ENTRIES or size > MAX_UNPACKED_BYTES:
+        raise InvalidCode(
+            f"the zip has {len(entries)} files of {size} bytes; at most {MAX_ENTRIES} files of "
+            f"{MAX_UNPACKED_BYTES} bytes are unpacked"
+        )
+
+
+def _main_of(modules: list[str]) -> str:
+    if MAIN in modules:
+        return MAIN
+    if len(modules) == 1:
+        return modules[0]
+    found = ", ".join(modules[:20]) or "none"
+    raise InvalidCode(
+        f"the zip must have {MAIN}, or exactly one .py file, at its top; it has {found}"
+    )
+
+
+def _entry(module: types.ModuleType, main: str) -> Entry:
+    found = {name: getattr(module, name) for name in FUNCTIONS if hasattr(module, name)}
+    if len(found) != 1:
+        has = "has both" if found else "has neither"
+        raise InvalidCode(
+            f"{main} must have one function, process(inputs) or wallaroo_json(data); it {has}"
+        )
+    ((kind, function),) = found.items()
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        what = "a coroutine" if callable(function) else f"a {type(function).__name__}"
+        raise InvalidCode(f"{kind} in {main} must be a plain function; it is {what}")
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        raise InvalidCode(f"{kind} in {main} must take one argument: {error}") from error
+    except ValueError:
+        pass  # written in C, without a signature
+    return Entry(kind, function)

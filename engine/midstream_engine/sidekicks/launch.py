@@ -1,0 +1,124 @@
+"""Starting and ending workers' processes: each in a process group, a folder and an environment of its own.
+
+Knows nothing of what is said to a worker. Linux only, as the rest of the engine. A worker ends with the thread that
+started it, so `start` is called from a thread that lives as long as workers may.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_PACKAGES = Path(__file__).parents[2]
+
+_BOOT = """
+import sys
+sys.path.append({packages!r})
+from midstream_engine.sidekicks.worker import main
+sys.path.remove({packages!r})
+main()
+"""
+"""Not `-m` with a PYTHONPATH: what users' code imports does not depend on where this package lies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    memory: int = 1 << 30
+    """Bytes a worker may have of its own: heap and anonymous mappings (RLIMIT_DATA)."""
+    file_bytes: int = 256 << 20
+    """Bytes of one file that it writes."""
+    niceness: int = 5
+    """Added to that of the thread that starts it: the engine comes first."""
+
+
+class Child:
+    """A worker's process. `reap` must be called once it has ended, as a pidfd tells."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", folder: Path) -> None:
+        self._process = process
+        self._folder = folder
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End the process and all that is left in its group. Does nothing after `reap`."""
+        if self._process.returncode is None:
+            # Until it is reaped the number belongs to it, and so does the group of that number.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def reap(self) -> int:
+        """End what is left of the group; returns the exit code, or minus the signal that ended the process."""
+        self.kill()
+        return self._process.wait()
+
+    def clean(self) -> None:
+        """Remove its folder. May take as long as there are files."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def start(sock: int, output: int, limits: Limits, root: Path | None = None) -> Child:
+    """Start a worker that talks over the socket `sock` and prints to the pipe `output`; both are inherited.
+
+    root: where its folder is made; None: the system's place for temporary files. Takes some milliseconds. Raises
+    OSError.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="midstream-sidekick-", dir=root))
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _BOOT.format(packages=str(_PACKAGES)), _settings(sock, limits)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(sock,),
+            cwd=folder,
+            env=environment(folder),
+            process_group=0,
+        )
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Child(process, folder)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """All that a worker inherits of its environment: no secrets, no proxies, no settings of Python."""
+    threads = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM", "BLIS")
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "LANG": "C.UTF-8",
+        "PYTHONSAFEPATH": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # What it printed before it crashed is not lost in a buffer.
+        "PYTHONUNBUFFERED": "1",
+        # The order of a set is the same in every worker, and so are answers that depend on it.
+        "PYTHONHASHSEED": "0",
+        # Arrow's own allocator reserves a gigabyte, which would count as used.
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        **{f"{name}_NUM_THREADS": "1" for name in threads},
+    }
+
+
+def _settings(sock: int, limits: Limits) -> str:
+    return json.dumps({"socket": sock, "parent": os.getpid(), **asdict(limits)})
+
+
+def ending(code: int) -> str:
+    """`exit code 3`, or `signal SIGSEGV` for minus 11."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
