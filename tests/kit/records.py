@@ -1,14 +1,17 @@
-"""Fields, bodies and answers of `midstream_engine.formats.records`, for its tests."""
+"""Fields, bodies and answers in JSON, for tests of formats."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
 
+from midstream_engine.batch import Batch, Facts, Result
 from midstream_engine.errors import BadInput
-from midstream_engine.formats.records import Reader, Writer
+from midstream_engine.formats.answers import RecordsWriter
+from midstream_engine.formats.records import Reader
 from midstream_engine.schema import Field
 
 Array = np.ndarray[Any, Any]
@@ -25,6 +28,7 @@ BIG = Field("x", "uint64", (None,))
 HALF = Field("x", "float16", ())
 DOUBLE = Field("x", "float64", (2,))
 HOLES = Field("x", "float32", (2,), allow_missing=True)
+FACTS = Facts("house-price", "v-1", 'a "name"', "rf", "ab" * 32)
 PAIR = (Field("a", "float32", (2,)), Field("b", "int64", (1,)))
 
 
@@ -41,13 +45,24 @@ def values(*items: Any, name: str = "x") -> str:
     return json.dumps([{name: item} for item in items])
 
 
-def answer(fields: tuple[Field, ...], echo: Any, *outputs: Array) -> list[dict[str, Any]]:
+def result(echo: Sequence[bytes] | None, outputs: Mapping[str, Array], **more: Any) -> Result:
+    """What steps made of a request whose rows were sent as `echo`."""
+    rows = len(echo) if echo is not None else len(next(iter(outputs.values())))
+    batch = Batch({}, rows, echo)
+    return Result(batch, dict(outputs), 1_700_000_000_123, [5, 7], **more)
+
+
+def written(names: Sequence[str], echo: Sequence[bytes], *outputs: Array) -> bytes:
+    """An answer body with these outputs."""
+    writer = RecordsWriter(names, FACTS)
+    return writer.write(result(echo, dict(zip(names, outputs, strict=True))))
+
+
+def answer(fields: Sequence[Field], echo: Any, *outputs: Array) -> list[dict[str, Any]]:
     """The rows of an answer body, parsed strictly."""
-    writer = Writer(
-        fields, last_model="rf", last_sha256="ab" * 32, version="v-1", partition='a "name"'
+    rows: list[dict[str, Any]] = orjson.loads(
+        written([field.name for field in fields], echo, *outputs)
     )
-    body = writer.write(list(outputs), echo, 1_700_000_000_123, [5, 7])
-    rows: list[dict[str, Any]] = orjson.loads(body)
     return rows
 
 

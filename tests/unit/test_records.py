@@ -28,6 +28,7 @@ from kit.records import (
     refusal,
     values,
 )
+from midstream_engine.batch import Batch
 from midstream_engine.formats.records import Reader
 from midstream_engine.schema import NUMPY_TYPES, Field
 
@@ -36,13 +37,20 @@ def read(fields: Field | tuple[Field, ...], body: bytes | str) -> dict[str, Any]
     """The arrays of a good body as lists; their types and shapes are checked on the way."""
     fields = fields if isinstance(fields, tuple) else (fields,)
     data = body if isinstance(body, bytes) else body.encode()
-    arrays, rows, echo = Reader(fields).read(data)
-    assert rows == len(echo)
+    batch = Reader(fields).read(data)
+    arrays, rows = batch.fields, batch.rows
+    assert rows == len(batch.echo or ())
     for field in fields:
         assert arrays[field.name].dtype == NUMPY_TYPES[field.dtype]
         assert arrays[field.name].shape[0] == rows
         assert field.accepts(arrays[field.name].shape[1:])
     return {name: array.tolist() for name, array in arrays.items()}
+
+
+def echoed(batch: Batch) -> list[bytes]:
+    """The rows as they were sent."""
+    assert batch.echo is not None
+    return list(batch.echo)
 
 
 # Bodies that are taken
@@ -106,10 +114,10 @@ def test_good_bodies_become_arrays(what: str) -> None:
 def test_missing_allow_makes_nan_of_null_and_nan() -> None:
     """Only where it is set, and Python's own spelling of NaN is taken as well."""
     for body in ('[{"x":[null,1]}]', '[{"x":[NaN,1]}]', '[{"x":[null,1]},{"x":[2,NaN]}]'):
-        arrays, _, echo = Reader((HOLES,)).read(body.encode())
-        assert math.isnan(arrays["x"][0, 0])
-        assert arrays["x"][0, 1] == 1
-        assert orjson.loads(echo[0]) == {"x": [None, 1]}
+        batch = Reader((HOLES,)).read(body.encode())
+        assert math.isnan(batch.fields["x"][0, 0])
+        assert batch.fields["x"][0, 1] == 1
+        assert orjson.loads(echoed(batch)[0]) == {"x": [None, 1]}
 
 
 def test_a_name_that_reads_like_a_boolean_hides_none() -> None:
@@ -136,8 +144,9 @@ SPACED = (
 @pytest.mark.parametrize("body", SPACED)
 def test_rows_are_echoed_exactly_as_sent(body: str, field: Field) -> None:
     """Each row's own text, whatever stands between the rows."""
-    _, rows, echo = Reader((field,)).read(body.encode())
-    assert rows == 3
+    batch = Reader((field,)).read(body.encode())
+    echo = echoed(batch)
+    assert batch.rows == 3
     assert all(part in body.encode() for part in echo)
     assert all(part[:1] == b"{" and part[-1:] == b"}" for part in echo)
     assert [orjson.loads(part) for part in echo] == orjson.loads(body)
@@ -145,14 +154,14 @@ def test_rows_are_echoed_exactly_as_sent(body: str, field: Field) -> None:
 
 def test_one_row_is_echoed_exactly_as_sent() -> None:
     """Also its digits, which the model's type may not hold."""
-    _, _, echo = Reader((TENSOR,)).read(b' [ {"tensor": [1.000, 0.1234567890123456789 ,-0.0]} ] ')
-    assert list(echo) == [b'{"tensor": [1.000, 0.1234567890123456789 ,-0.0]}']
+    batch = Reader((TENSOR,)).read(b' [ {"tensor": [1.000, 0.1234567890123456789 ,-0.0]} ] ')
+    assert echoed(batch) == [b'{"tensor": [1.000, 0.1234567890123456789 ,-0.0]}']
 
 
 def test_flags_are_echoed_exactly_as_sent() -> None:
     """Booleans take the slow way in, and the same way out."""
-    _, _, echo = Reader((FLAG,)).read(b'[{"x": [true,  false]},{"x":[false,false]}]')
-    assert list(echo) == [b'{"x": [true,  false]}', b'{"x":[false,false]}']
+    batch = Reader((FLAG,)).read(b'[{"x": [true,  false]},{"x":[false,false]}]')
+    assert echoed(batch) == [b'{"x": [true,  false]}', b'{"x":[false,false]}']
 
 
 NAMES = ("x", "a},{b", '"', "\\", "{", "}", "},{", "a}, {", "\\u007d,{", '"},{"', "é", "\n", "")
@@ -177,16 +186,16 @@ def test_the_echo_survives_names_made_to_break_it(name: str) -> None:
             again = chance.choice(['"},{"', '"x"', "{}", '{"a":1}', "[]"])
             rows.append(f"{{{key}:{again},{key}:{text}}}" if twice else f"{{{key}:{text}}}")
         body = "[" + chance.choice([",", ", ", " ,", "\n,"]).join(rows) + "]"
-        _, count, echo = Reader((field,)).read(body.encode())
-        answered = answer((SINGLE,), echo, np.zeros(count, np.float32))
+        batch = Reader((field,)).read(body.encode())
+        answered = answer((SINGLE,), batch.echo, np.zeros(batch.rows, np.float32))
         assert [row["in"] for row in answered] == orjson.loads(body)
 
 
 def test_a_nest_in_a_value_that_is_overwritten_is_not_echoed() -> None:
     """A repeated name hides a value from the checks; it must not come back."""
     deep = "[" * 1000 + "]" * 1000
-    _, _, echo = Reader((SINGLE,)).read(f'[{{"x":{deep},"x":1}}]'.encode())
-    assert list(echo) == [b'{"x":1}']
+    batch = Reader((SINGLE,)).read(f'[{{"x":{deep},"x":1}}]'.encode())
+    assert echoed(batch) == [b'{"x":1}']
 
 
 # Answers

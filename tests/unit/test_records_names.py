@@ -3,7 +3,8 @@
 import pytest
 
 from kit.records import PAIR, TENSOR, refusal
-from midstream_engine.formats.records import MAX_ROWS, dumps
+from midstream_engine.formats.columns import MAX_ROWS
+from midstream_engine.formats.jsontext import dumps
 from midstream_engine.schema import Field
 
 # Bodies that are refused
@@ -25,7 +26,8 @@ NOT_RECORDS: dict[str, tuple[bytes | str, str, str]] = {
     "half a body with NaN in it is refused": ('[{"tensor":[NaN', "NotJSON", "not JSON"),
     "UTF-16 with NaN in it is refused": ("[NaN]".encode("utf-16"), "NotJSON", "not JSON"),
     "a number beyond double is refused": ('[{"tensor":[1e999,2,3]}]', "NotJSON", "infinity"),
-    "an object is not a list of rows": ('{"tensor":[1,2,3]}', "NotRecords", "is an object"),
+    "an empty object is not a list of rows": ("{}", "NotRecords", "is an object"),
+    "an object of values holds no columns": ('{"tensor":1}', "NotRecords", "got a number"),
     "a string is not a list of rows": ('"x"', "NotRecords", "is a string"),
     "a number is not a list of rows": ("12", "NotRecords", "is a number"),
     "true is not a list of rows": ("true", "NotRecords", "is a boolean"),

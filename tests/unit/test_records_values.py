@@ -22,7 +22,7 @@ from kit.records import (
     values,
 )
 from midstream_engine.errors import BadInput
-from midstream_engine.formats.records import dumps
+from midstream_engine.formats.jsontext import dumps
 from midstream_engine.schema import Field
 
 WRONG_VALUES: dict[str, tuple[Field, str, str, int, str]] = {
