@@ -48,6 +48,7 @@ demo: setup ## Swap models under load, by itself, and print what happened
 ##@ Work on it
 .PHONY: test check fmt generate verify
 test: setup-dev ## Run the unit and engine tests (ARGS='-k swap')
+	@scripts/environment.sh kserve
 	@$(BIN)/pytest tests/unit tests/engine $(ARGS)
 check: setup-dev ## Lint, format, types and import rules; changes nothing
 	$(BIN)/ruff check .
@@ -107,5 +108,5 @@ train: ## Train the example's models anew
 lock: ## Write requirements/*.txt anew; needs uv (LOCK=--upgrade takes the newest versions)
 	@scripts/lock.sh $(LOCK)
 clean: ## Remove environments and caches
-	rm -rf .venv .venv-bench .cache dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-kserve .cache dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find $(PACKAGES) tests examples benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -52,6 +52,7 @@ PROFILES = {
     "dev": Profile(".venv", ("dev",), programs=("docker-registry",)),
     "train": Profile(".venv", ("dev", "train")),
     "bench": Profile(".venv-bench", ("bench",), with_project=False),
+    "kserve": Profile(".venv-kserve", ("kserve",), with_project=False),
 }
 # What a finished installation of one file also gives.
 CONTAINS = {"dev": ("run",)}

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Find a Python that is new enough, and let it make the environment: scripts/environment.sh run|dev|train|bench
+# Find a Python that is new enough, and let it make the environment: scripts/environment.sh run|dev|train|bench|kserve
 #
 # Only POSIX sh is needed up to here, so that a machine with the wrong Python is told what is missing.
 # A Python whose ensurepip works is preferred over a newer one that cannot make a virtual environment by itself.

@@ -18,9 +18,13 @@ compile() {
     echo "wrote requirements/$output.txt"
 }
 
+# What KServe's package asks for and its client never imports: what its server needs, and half of what there is to fetch.
+unused='PyJWT aiohappyeyeballs aiohttp aiohttp-retry aiosignal attrs cffi cryptography frozenlist grpcio-tools httptools
+multidict pillow propcache pyasn1 pycparser python-dotenv setuptools tzdata uvloop websockets yarl'
+
 # What is shared is bound from file to file: dev.txt repeats run.txt and engine-lb.txt, train.txt fits into the
 # same environment, and what an image holds has the versions that the tests ran with.
-for output in run engine-lb dev engine operator train bench; do
+for output in run engine-lb dev engine operator train bench kserve; do
     case $output in
     run) compile "$@" ../pyproject.toml --extra client run.in --output-file run.txt ;;
     engine-lb) compile "$@" engine-lb.in --output-file engine-lb.txt ;;
@@ -32,5 +36,9 @@ for output in run engine-lb dev engine operator train bench; do
     operator) compile "$@" ../pyproject.toml --extra operator --constraint dev.txt --output-file operator.txt ;;
     train) compile "$@" train.in --constraint dev.txt --output-file train.txt ;;
     bench) compile "$@" bench.in --output-file bench.txt ;;
+    kserve)
+        # shellcheck disable=SC2086  # words on purpose
+        compile "$@" $(printf -- '--no-emit-package %s ' $unused) kserve.in --output-file kserve.txt
+        ;;
     esac
 done
