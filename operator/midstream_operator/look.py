@@ -63,9 +63,7 @@ class Look:
         try:
             return PipelineSpec.model_validate_json(json.dumps(given)), None
         except ValidationError as error:
-            first = error.errors()[0]
-            message = f"{_where(first)}: {first['msg'].removeprefix('Value error, ')}"
-            failure = Failure("", "InvalidSpec", message, transient=False)
+            failure = Failure("", "InvalidSpec", _told(error.errors()[0]), transient=False)
         around = {**given, "steps": [], "validations": [], "deployed": False}
         try:
             spec = PipelineSpec.model_validate_json(json.dumps(around))
@@ -74,15 +72,18 @@ class Look:
         return spec.model_copy(update={"deployed": given.get("deployed", True)}), failure
 
 
-def _where(error: ErrorDetails) -> str:
-    """Write as people do where an error is: `spec.steps[0].model.name`."""
+def _told(error: ErrorDetails) -> str:
+    """Say what is wrong and where, as people write it: `spec.steps[0].model.name`."""
     path, context = ["spec", *error["loc"]], error.get("ctx", {})
     if "field" in context:
         path.append(context["field"])
     elif "list" in context:
         path += [context["list"], context["index"]]
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".")
+    said = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        said = "this operator does not know the field; upgrade it"
+    return f"{text.removeprefix('.')}: {said}"
 
 
 def _clipped(retry: str | None) -> str | None:

@@ -40,6 +40,22 @@ class RevisionReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SidekickReport:
+    """What an engine says of one worker of a Python model (`/status`, `sidekicks[]`)."""
+
+    name: str
+    """`sidekick-<model>-<number>`; the same in every engine."""
+    model: str
+    sha256: str
+    """Of the code."""
+    status: str
+    """`Running`, `Starting` or `Error`."""
+    restarts: int = 0
+    reason: str | None = None
+    """Why the last one ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineReport:
     """What an engine says of itself (`/status`)."""
 
@@ -56,6 +72,7 @@ class EngineReport:
     config_accepted: bool = False
     config_reason: str | None = None
     config_message: str | None = None
+    sidekicks: tuple[SidekickReport, ...] = ()
 
     @classmethod
     def of(cls, status: Mapping[str, Any]) -> "EngineReport":
@@ -87,6 +104,17 @@ class EngineReport:
             config_accepted=bool(config.get("accepted")),
             config_reason=config.get("reason"),
             config_message=config.get("message"),
+            sidekicks=tuple(
+                SidekickReport(
+                    name=str(each["name"]),
+                    model=str(each["model"]),
+                    sha256=str(each["sha256"]),
+                    status=str(each["status"]),
+                    restarts=int(each.get("restarts") or 0),
+                    reason=each.get("reason"),
+                )
+                for each in status.get("sidekicks") or ()
+            ),
         )
 
     def obeys(self, assignment: Assignment) -> bool:
@@ -114,7 +142,7 @@ class Pod:
     created: str
     """RFC 3339."""
     running: bool
-    """Its container runs."""
+    """Its containers run."""
     ready: bool
     """Ready by Kubernetes' judgement."""
     deleting: bool
@@ -133,7 +161,10 @@ class Pod:
         """Read a pod object."""
         metadata, status = pod["metadata"], pod.get("status") or {}
         annotations = metadata.get("annotations") or {}
-        containers = status.get("containerStatuses") or []
+        containers = [
+            *(status.get("containerStatuses") or ()),
+            *(status.get("initContainerStatuses") or ()),  # those that run beside the others
+        ]
         conditions = {each["type"]: each for each in status.get("conditions") or []}
         return cls(
             name=metadata["name"],

@@ -150,7 +150,8 @@ def _used(obj: Object) -> Any:
         counts = {name: value for name, value in status.items() if name != "conditions"}
         return [*head, obj.get("spec"), counts, conditions]
     if kind == POD.kind:
-        seen = [status.get(name) for name in ("phase", "podIP", "containerStatuses", "reason")]
+        fields = ("phase", "podIP", "containerStatuses", "initContainerStatuses", "reason")
+        seen = [status.get(name) for name in fields]
         return [*head, seen, conditions]
     return [head, {name: value for name, value in obj.items() if name != "metadata"}]
 

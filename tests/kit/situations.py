@@ -1,11 +1,12 @@
 """Situations of a pipeline as the operator sees them: who serves what, what is under way, what has failed."""
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
 from kit.folder import document, entry
 from midstream_api import names, version
-from midstream_api.engineconfig import Index, ResolvedModel, RevisionDocument
+from midstream_api.engineconfig import Index, IndexEntry, ResolvedModel, RevisionDocument
 from midstream_api.pipeline import Pipeline, PipelineSpec
 from midstream_api.status import PipelineStatus, RolloutStatus, Stage
 from midstream_operator import versions
@@ -140,6 +141,28 @@ def index(stable: RevisionDocument, candidate: RevisionDocument | None = None) -
         stable=entry(stable),
         candidate=entry(candidate) if candidate else None,
     )
+
+
+def index_of(*documents: bytes) -> tuple[Index, dict[str, bytes]]:
+    """The index of these bytes, stable first, and they by their file names."""
+    files = {f"{hashlib.sha256(each).hexdigest()[:16]}.json": each for each in documents}
+    entries = [
+        IndexEntry(
+            revision=name.removesuffix(".json"),
+            version="v",
+            document=name,
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+        for name, data in files.items()
+    ]
+    index = Index(
+        pipeline=OWNER.name,
+        uid=OWNER.uid,
+        sequence=1,
+        stable=entries[0],
+        candidate=entries[1] if entries[1:] else None,
+    )
+    return index, files
 
 
 WELL = View(

@@ -1,40 +1,35 @@
 """The objects that a Pipeline owns: complete, restricted, and blind to what must not replace pods."""
 
-import base64
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pydantic import JsonValue
 
+from kit.situations import OWNER, A, index_of
 from midstream_api import names, version
-from midstream_api.engineconfig import (
-    Index,
-    IndexEntry,
-    ResolvedModel,
-    ResolvedStep,
-    RevisionDocument,
-)
-from midstream_api.model import Framework, Verify
 from midstream_api.pipeline import PipelineSpec
 from midstream_operator import drift, metadata, objects
 from midstream_operator.metadata import Owner
 
-OWNER = Owner("house-price", "workspace-a", "11111111-2222-4333-8444-555555555555")
 IMAGES = objects.Images("engine:1", "engine-lb:1")
 
 
 def spec(
-    model: str = "rf", deployment: dict[str, Any] | None = None, **fields: Any
+    model: str = "rf",
+    deployment: dict[str, Any] | None = None,
+    steps: list[dict[str, Any]] | None = None,
+    **fields: Any,
 ) -> PipelineSpec:
     source = {"uri": f"oci://registry/models/{model}:1"}
-    steps = [{"name": "predict", "model": {"name": model, "source": source}}]
+    steps = steps or [{"name": "predict", "model": {"name": model, "source": source}}]
     return PipelineSpec.model_validate(
         {"steps": steps, "deployment": deployment or {}, **fields}, strict=False
     )
+
+
+SIDEKICK = spec(deployment={"sidekick": {}})
 
 
 def desired(given: PipelineSpec | None = None, owner: Owner = OWNER) -> dict[str, dict[str, Any]]:
@@ -55,38 +50,8 @@ def container(given: PipelineSpec | None = None, name: str = "engine") -> dict[s
     return found
 
 
-def index_of(*documents: bytes) -> tuple[Index, dict[str, bytes]]:
-    files = {f"{hashlib.sha256(each).hexdigest()[:16]}.json": each for each in documents}
-    entries = [
-        IndexEntry(
-            revision=name.removesuffix(".json"),
-            version="v",
-            document=name,
-            sha256=hashlib.sha256(data).hexdigest(),
-        )
-        for name, data in files.items()
-    ]
-    index = Index(
-        pipeline=OWNER.name,
-        uid=OWNER.uid,
-        sequence=1,
-        stable=entries[0],
-        candidate=entries[1] if entries[1:] else None,
-    )
-    return index, files
-
-
-def document(model: str = "rf") -> bytes:
-    resolved = ResolvedModel(name=model, uri="oci://registry/rf", sha256="0" * 64, size=1)
-    return version.dump(
-        RevisionDocument(
-            pipeline=OWNER.name, version="v", steps=[ResolvedStep(name="predict", model=resolved)]
-        )
-    )
-
-
 def everything() -> list[dict[str, Any]]:
-    index, files = index_of(document())
+    index, files = index_of(version.dump(A))
     secret = objects.registry_secret(OWNER, [{"auths": {"registry": {"auth": "eDp5"}}}])
     assert secret is not None
     return [
@@ -114,7 +79,11 @@ def test_a_pipeline_that_is_not_deployed_owns_nothing_that_runs() -> None:
     assert {} == desired(spec(deployed=False))
 
 
-@pytest.mark.parametrize("made", everything(), ids=lambda each: f"{each['kind']}")
+@pytest.mark.parametrize(
+    "made",
+    [*everything(), *objects.desired(OWNER, SIDEKICK, IMAGES)],
+    ids=lambda each: f"{each['kind']}",
+)
 def test_every_object_names_its_owner_and_its_pipeline(made: dict[str, Any]) -> None:
     """Labels find it, the owner reference deletes it, the digest says when it is as it should be."""
     found = made["metadata"]
@@ -164,14 +133,51 @@ def empties(value: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-@pytest.mark.parametrize("made", everything(), ids=lambda each: f"{each['kind']}")
+@pytest.mark.parametrize(
+    "made",
+    [*everything(), *objects.desired(OWNER, SIDEKICK, IMAGES)],
+    ids=lambda each: f"{each['kind']}",
+)
 def test_nothing_is_written_that_the_server_would_drop(made: dict[str, Any]) -> None:
     """An empty list or a null would come back as nothing, and be drift for ever."""
     assert [] == list(empties(made))
 
 
+def python(code: str) -> dict[str, Any]:
+    return {"name": "pre", "framework": "Python", "source": {"inline": code}}
+
+
 STEP_CHANGES = {
     "another model": spec("gbr"),
+    "code": spec(steps=[{"name": "predict", "model": python("def process(inputs): ...")}]),
+    "a split": spec(
+        steps=[
+            {
+                "name": "predict",
+                "split": {
+                    "hashKey": "session",
+                    "variants": [
+                        {"name": "a", "model": python("1")},
+                        {"name": "b", "weight": 2, "model": python("2")},
+                    ],
+                },
+            }
+        ]
+    ),
+    "a shadow that takes its time": spec(
+        steps=[
+            {
+                "name": "predict",
+                "shadow": {
+                    "champion": {"name": "a", "model": python("1")},
+                    "challengers": [{"name": "b", "model": python("2")}],
+                    "wait": True,
+                    "timeoutSeconds": 300,
+                },
+            }
+        ]
+    ),
+    "validations": spec(validations=[{"name": "high", "expression": "out.y < 5.0"}]),
     "tags": spec(tags=["blue"]),
     "a pinned version": spec(version="11111111-2222-4333-8444-555555555555"),
     "rollout settings": spec(rollout={"allowSchemaChange": True}),
@@ -217,6 +223,74 @@ def test_pods_are_restricted(name: str) -> None:
     assert {"configMap", "projected", "emptyDir"} >= {
         kind for each in found["volumes"] for kind in each if kind != "name"
     }
+
+
+def sidekick(given: PipelineSpec = SIDEKICK) -> dict[str, Any]:
+    """The container of Python models."""
+    (found,) = pod(given)["initContainers"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_without_a_sidekick_pods_have_one_container() -> None:
+    """Python models run in it, and its template is that of a pipeline without any."""
+    assert "initContainers" not in pod()
+    assert ["engine"] == [each["name"] for each in pod()["containers"]]
+    assert not [each for each in container()["args"] if "sidekick" in each]
+
+
+def test_a_sidekick_is_a_container_that_starts_before_the_engine_and_ends_after_it() -> None:
+    """Of the engine's image, with a socket that both know."""
+    found, engine = sidekick(), container(SIDEKICK)
+
+    assert ("sidekick", "Always") == (found["name"], found["restartPolicy"])
+    assert (engine["image"], engine["imagePullPolicy"]) == (
+        found["image"],
+        found["imagePullPolicy"],
+    )
+    assert ["python", "-m", "midstream_engine.sidekicks.host"] == found["command"]
+    assert ["--socket=/run/midstream/sidekick.sock"] == found["args"]
+    assert [*container()["args"], "--sidekick-socket=/run/midstream/sidekick.sock"] == engine[
+        "args"
+    ]
+    mine = spec(deployment={"sidekick": {}, "engine": {"image": "mine:2"}})
+    assert "mine:2" == sidekick(mine)["image"]
+
+
+def test_a_sidekick_sees_nothing_of_the_engine() -> None:
+    """One small folder is shared; no config, no logins, no models, no temporary files, no environment."""
+    found, engine = sidekick(), container(SIDEKICK)
+    mounts = {each["name"]: each["mountPath"] for each in found["volumeMounts"]}
+    of_engine = {each["name"]: each["mountPath"] for each in engine["volumeMounts"]}
+
+    assert {"sidekick-sockets": "/run/midstream", "sidekick-tmp": of_engine["tmp"]} == mounts
+    assert {"sidekick-sockets"} == set(mounts) & set(of_engine)
+    assert mounts["sidekick-sockets"] == of_engine["sidekick-sockets"]
+    assert "env" not in found
+    volumes = {each["name"]: each for each in pod(SIDEKICK)["volumes"]}
+    assert set(mounts) | set(of_engine) == set(volumes)
+    assert {"medium": "Memory", "sizeLimit": "1Mi"} == volumes["sidekick-sockets"]["emptyDir"]
+
+
+def test_a_sidekick_is_restricted_and_bounded() -> None:
+    """As every container; with resources of its own, which change nothing of the engine's."""
+    given = spec(deployment={"sidekick": {"resources": {"limits": {"memory": "3Gi"}}}})
+
+    assert container()["securityContext"] == sidekick()["securityContext"]
+    assert {
+        "requests": {"cpu": "50m", "memory": "128Mi"},
+        "limits": {"memory": "1Gi"},
+    } == sidekick()["resources"]
+    assert {"memory": "3Gi"} == sidekick(given)["resources"]["limits"]
+    assert container()["resources"] == container(given)["resources"]
+
+
+def test_a_sidekick_makes_no_new_pods_when_only_steps_change() -> None:
+    """Its code comes to it through the engine."""
+    step = {"name": "predict", "model": python("def process(inputs): ...")}
+    given = spec(deployment={"sidekick": {}}, steps=[step])
+    assert desired(SIDEKICK) == desired(given)
+    assert desired() != desired(SIDEKICK)
 
 
 def test_the_engine_is_told_its_folders_and_ports() -> None:
@@ -396,91 +470,6 @@ def test_the_load_balancers_files_are_mounted_where_the_launcher_reads_them() ->
     }
     assert "/etc/engine-lb" == container(name="engine-lb")["volumeMounts"][0]["mountPath"]
     assert {"bootstrap.json", "rds.json"} == set(desired()["ConfigMap/-engine-lb"]["data"])
-
-
-def test_the_config_map_is_the_config_folder() -> None:
-    """The index and each document, byte for byte."""
-    index, files = index_of(document(), document("gbr"))
-    data = objects.config_map(OWNER, index, files)["data"]
-
-    assert Index.model_validate_json(data.pop(names.INDEX_FILE)) == index
-    assert files == {name: text.encode() for name, text in data.items()}
-
-
-def test_a_document_that_does_not_fit_is_refused() -> None:
-    """The largest that fits is taken, twice with its index; one byte more is an error that gives size and limit."""
-    index, files = index_of(b"x" * names.MAX_CONFIG, b"y" * names.MAX_CONFIG)
-    data = objects.config_map(OWNER, index, files)["data"]
-    assert sum(len(each) for each in data.values()) <= 1 << 20  # what an API server takes
-
-    index, files = index_of(b"x" * (names.MAX_CONFIG + 1))
-    with pytest.raises(
-        objects.ConfigTooLarge, match="has 409601 bytes, and the limit is 409600"
-    ) as said:
-        objects.config_map(OWNER, index, files)
-    assert "ConfigTooLarge" == said.value.reason
-
-
-@pytest.mark.parametrize(
-    ("code", "rows", "told"),
-    [
-        (0, 0, r"give it fewer or smaller steps"),
-        (9, 0, r"9 of them are code in source\.inline: put it in files.*push`[^;]*$"),
-        (0, 2, r"\d\d of them are golden rows: give fewer or smaller ones in verify$"),
-        (999, 2, r"code in source\.inline.*; \d\d of them are golden rows"),
-        (9, 50, r"golden rows.*; 9 of them are code"),
-    ],
-)
-def test_a_document_that_does_not_fit_says_what_is_large_in_it(
-    code: int, rows: int, told: str
-) -> None:
-    """What takes the most room comes first, with what to do about it; what takes none is not spoken of."""
-    row: list[dict[str, JsonValue]] = [{"x": [1]}] * rows
-    model = ResolvedModel(
-        name="rf",
-        framework=Framework.PYTHON,
-        uri=None if code else "oci://registry/rf",
-        inline="x" * code or None,
-        sha256="0" * 64,
-        size=1,
-        verify=Verify(inputs=row, outputs=row) if rows else None,
-    )
-    steps = [ResolvedStep(name="predict", model=model)]
-    large = RevisionDocument(pipeline=OWNER.name, version="v", steps=steps)
-
-    said = objects.ConfigTooLarge.of(large, 500_000)
-
-    assert "has 500000 bytes, and the limit is 409600" in str(said)
-    assert re.search(told, str(said)), str(said)
-
-
-def test_an_index_without_its_document_is_a_defect() -> None:
-    """An engine could not obey it."""
-    index, _ = index_of(document())
-    with pytest.raises(ValueError, match="which is not among"):
-        objects.config_map(OWNER, index, {})
-
-
-def test_logins_of_several_secrets_become_one() -> None:
-    """Every registry's login is kept, the earlier one where two are for the same registry; helpers are left out."""
-    secret = objects.registry_secret(
-        OWNER,
-        [
-            {"auths": {"a": {"auth": "MQ=="}}, "credsStore": "desktop"},
-            {"auths": {"a": {"auth": "Mg=="}, "b": {"auth": "Mw=="}}},
-            {},
-        ],
-    )
-    assert secret is not None
-    content = json.loads(base64.b64decode(secret["data"]["config.json"]))
-
-    assert {"auths": {"a": {"auth": "MQ=="}, "b": {"auth": "Mw=="}}} == content
-
-
-@pytest.mark.parametrize("given", [[], [{}], [{"auths": {}}], [{"auths": None}]])
-def test_without_logins_there_is_no_secret(given: list[dict[str, Any]]) -> None:
-    """Nothing is made of nothing."""
-    assert objects.registry_secret(OWNER, given) is None
 
 
 def test_the_digest_is_of_everything_but_itself() -> None:

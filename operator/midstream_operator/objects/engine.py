@@ -5,7 +5,7 @@ running pods through the config volume and never replaces one.
 """
 
 from midstream_api import names
-from midstream_api.deployment import Quantities, Resources
+from midstream_api.deployment import Quantities, Resources, SidekickDeployment
 from midstream_api.pipeline import PipelineSpec
 from midstream_operator import metadata
 from midstream_operator.metadata import ENGINE, Owner
@@ -17,6 +17,18 @@ DEFAULTS = Resources(
     requests=Quantities(cpu="50m", memory="256Mi"), limits=Quantities(memory="2Gi")
 )
 """No CPU limit: an idle neighbour's processor makes a swap and a large batch fast."""
+
+SIDEKICK = "sidekick"
+"""The container of Python models' processes, where `spec.deployment.sidekick` asks for one."""
+
+SIDEKICK_DEFAULTS = Resources(
+    requests=Quantities(cpu="50m", memory="128Mi"), limits=Quantities(memory="1Gi")
+)
+
+_SOCKETS = "/run/midstream"
+"""Of both containers: here the engine asks the other one for a process."""
+
+_SOCKET = f"{_SOCKETS}/sidekick.sock"
 
 CONFIG = "/etc/midstream/config"
 """The config folder. One volume, so that the kubelet changes its files in one stroke."""
@@ -74,16 +86,45 @@ def deployment(owner: Owner, spec: PipelineSpec, images: Images) -> Object:
             pods.TMP_MOUNT,
         ],
     }
+    volumes = [_config_volume(owner), {"name": "persist", "emptyDir": {}}, pods.TMP]
+    sidecar: Object | None = None
+    if spec.deployment.sidekick is not None:
+        sidecar = _sidekick(container, spec.deployment.sidekick)
+        container["args"].append(f"--sidekick-socket={_SOCKET}")
+        container["volumeMounts"].append(_SOCKETS_MOUNT)
+        volumes += _SIDEKICK_VOLUMES
     return pods.deployment(
         owner,
         ENGINE,
         owner.engine,
         replicas=spec.deployment.replicas,
         container=container,
-        volumes=[_config_volume(owner), {"name": "persist", "emptyDir": {}}, pods.TMP],
+        volumes=volumes,
         grace_seconds=_GRACE_SECONDS,
         node_selector={"kubernetes.io/arch": wanted.arch.value} if wanted.arch else None,
+        sidecar=sidecar,
     )
+
+
+_SOCKETS_MOUNT: Object = {"name": "sidekick-sockets", "mountPath": _SOCKETS}
+_SIDEKICK_VOLUMES: list[Object] = [
+    # In memory and small: what runs there may write to it as well.
+    {"name": "sidekick-sockets", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+    {"name": "sidekick-tmp", "emptyDir": {}},
+]
+
+
+def _sidekick(engine: Object, wanted: SidekickDeployment) -> Object:
+    """Make the container in which Python models run: of the engine's image, without its files and without logins."""
+    return {
+        "name": SIDEKICK,
+        "image": engine["image"],
+        "imagePullPolicy": engine["imagePullPolicy"],
+        "command": ["python", "-m", "midstream_engine.sidekicks.host"],
+        "args": [f"--socket={_SOCKET}"],
+        "resources": pods.resources(wanted.resources, SIDEKICK_DEFAULTS),
+        "volumeMounts": [_SOCKETS_MOUNT, {**pods.TMP_MOUNT, "name": "sidekick-tmp"}],
+    }
 
 
 def service(owner: Owner) -> Object:

@@ -37,8 +37,12 @@ def deployment(
     settled_seconds: int = 0,
     node_selector: dict[str, str] | None = None,
     annotations: dict[str, str] | None = None,
+    sidecar: Object | None = None,
 ) -> Object:
-    """Make a Deployment of one container that never has fewer ready pods than it should while it is rolled."""
+    """Make a Deployment of one container that never has fewer ready pods than it should while it is rolled.
+
+    sidecar: a container that starts before the one and ends after it.
+    """
     template: Object = {"labels": metadata.labels(owner, component)}
     if annotations:
         template["annotations"] = annotations
@@ -62,6 +66,12 @@ def deployment(
         "containers": [{**container, "securityContext": _CONTAINER_SECURITY}],
         "volumes": volumes,
     }
+    if sidecar is not None:
+        # What Kubernetes calls a sidecar container: it is told to end when the others have ended. An ordinary second
+        # container would end at once, while requests are still answered.
+        pod["initContainers"] = [
+            {**sidecar, "restartPolicy": "Always", "securityContext": _CONTAINER_SECURITY}
+        ]
     if node_selector:
         pod["nodeSelector"] = node_selector
     return {
