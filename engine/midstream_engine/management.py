@@ -4,6 +4,8 @@ Answers come from a `Reporter`: of this engine alone, or, under `midstream run`,
 workers.
 """
 
+from collections.abc import Callable
+from enum import Enum
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
@@ -11,9 +13,14 @@ from pydantic import BaseModel, ConfigDict
 
 from midstream_api import __version__
 from midstream_engine import metrics
-from midstream_engine.formats.records import dumps
+from midstream_engine.formats.jsontext import dumps, loads
+from midstream_engine.oip import metadata
 
 JSON = "application/json"
+
+_NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"description": "Nothing serves; the body says why"}
+}
 
 
 class Report(BaseModel):
@@ -125,7 +132,7 @@ def create(reporter: Reporter) -> FastAPI:
         "/readyz",
         tags=["health"],
         summary="A revision serves",
-        responses={503: {"description": "Nothing serves; the body says why"}},
+        responses=_NOT_READY,
     )
     async def readyz() -> Response:
         return await answer("readyz")
@@ -146,7 +153,51 @@ def create(reporter: Reporter) -> FastAPI:
     async def get_metrics() -> Response:
         return await answer("metrics")
 
+    _add_open_inference(app, reporter)
     return app
+
+
+def _add_open_inference(app: FastAPI, reporter: Reporter) -> None:
+    """The Open Inference Protocol's paths, but for inference. A pipeline is what it calls a model."""
+
+    async def tell(
+        what: Callable[[metadata.Status, str, str | None], metadata.Said],
+        name: str,
+        version: str | None = None,
+    ) -> Response:
+        code, said = what(loads((await reporter.ask("status")).body), name, version)
+        return Response(dumps(said), code, media_type=JSON)
+
+    tags: list[str | Enum] = ["open inference protocol"]
+
+    @app.get("/v2", tags=tags, summary="Name, version and extensions of the server")
+    async def server() -> dict[str, Any]:
+        return metadata.server()
+
+    @app.get("/v2/health/live", tags=tags, summary="The event loop turns")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get("/v2/health/ready", tags=tags, summary="A revision serves", responses=_NOT_READY)
+    async def ready() -> Response:
+        report = await reporter.ask("readyz")
+        return Response(report.body, report.status, media_type=report.content_type)
+
+    @app.get("/v2/models/{name}", tags=tags, summary="A pipeline's inputs and outputs")
+    async def model(name: str) -> Response:
+        return await tell(metadata.model, name)
+
+    @app.get("/v2/models/{name}/ready", tags=tags, summary="A pipeline serves")
+    async def model_ready(name: str) -> Response:
+        return await tell(metadata.model_ready, name)
+
+    @app.get("/v2/models/{name}/versions/{version}", tags=tags, summary="The same of a version")
+    async def model_version(name: str, version: str) -> Response:
+        return await tell(metadata.model, name, version)
+
+    @app.get("/v2/models/{name}/versions/{version}/ready", tags=tags, summary="A version serves")
+    async def version_ready(name: str, version: str) -> Response:
+        return await tell(metadata.model_ready, name, version)
 
 
 async def _not_found(request: Request, _: Exception) -> Response:
@@ -154,7 +205,8 @@ async def _not_found(request: Request, _: Exception) -> Response:
     return _problem(
         404,
         "NotFound",
-        f"there is nothing at {request.url.path[:100]!r}; there are POST /infer, POST /pipelines/{{name}}, GET {paths}",
+        f"there is nothing at {request.url.path[:100]!r}; there are POST /infer, POST /pipelines/{{name}}, "
+        f"POST /v2/models/{{name}}/infer, GET {paths}",
     )
 
 

@@ -71,12 +71,6 @@ def test_the_server_tells_its_name_and_extensions() -> None:
     }
 
 
-def test_the_server_is_ready_when_something_serves() -> None:
-    """In the code and in the body: clients look at one or the other."""
-    assert metadata.server_ready(SERVING) == (200, {"ready": True})
-    assert metadata.server_ready(status(None)) == (503, {"ready": False})
-
-
 @pytest.mark.parametrize("version", [None, "v-2"])
 def test_a_pipeline_tells_its_inputs_and_outputs(version: str | None) -> None:
     """With the rows first, and -1 for what is open; of the version that serves, which a path may name."""

@@ -29,12 +29,6 @@ def server() -> dict[str, Any]:
     return {"name": "midstream", "version": __version__, "extensions": ["binary_tensor_data"]}
 
 
-def server_ready(status: Status) -> Said:
-    """What `GET /v2/health/ready` says."""
-    ready = bool(status["ready"])
-    return (200 if ready else 503), {"ready": ready}
-
-
 def model(status: Status, name: str, version: str | None = None) -> Said:
     """What `GET /v2/models/{name}[/versions/{version}]` says."""
     served = _find(status, name, version)
