@@ -18,7 +18,8 @@ import numpy as np
 import uvloop
 
 from midstream_engine.sidekicks.pool import Sidekicks
-from midstream_engine.sidekicks.sidekick import Sidekick, SidekickSettings
+from midstream_engine.sidekicks.settings import SidekickSettings
+from midstream_engine.sidekicks.sidekick import Sidekick
 from midstream_engine.sidekicks.wire import Array
 
 WAIT_SECONDS = 30.0

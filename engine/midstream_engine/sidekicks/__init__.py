@@ -4,7 +4,8 @@ For the engine (each imported from its own module; this one imports nothing, bec
 
     from midstream_engine.sidekicks.launch import Limits
     from midstream_engine.sidekicks.pool import Sidekicks
-    from midstream_engine.sidekicks.sidekick import Sidekick, SidekickSettings
+    from midstream_engine.sidekicks.settings import SidekickSettings
+    from midstream_engine.sidekicks.sidekick import Sidekick
 
     sidekicks = Sidekicks(SidekickSettings(host=None, limits=Limits(memory=1 << 30)), emit=emit, changed=touch)
                                             made on the event loop, before any thread lowers its priority
@@ -25,10 +26,12 @@ them: names, types and the shapes of rows are the caller's to check; that there 
     entry     users' code: unpacked, imported, its entry point found
     worker    the process itself
     launch    starting and ending it
+    folders   where workers may write
     host      the container of their own, which starts them for an engine
     handle    an engine's hold on a process, its own or a host's
     output    what it prints
     process   one worker: one connection, one call at a time
-    sidekick  one model's workers, and their restarts
+    crew      one model's workers, and their restarts
+    sidekick  one model that can be called
     pool      all of them, shared and counted
 """

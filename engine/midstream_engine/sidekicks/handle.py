@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from midstream_engine.sidekicks import launch
+from midstream_engine.sidekicks.folders import Folders
 from midstream_engine.sidekicks.launch import Child, Limits
 
 Made = TypeVar("Made")
 
 _HOST_SECONDS = 10.0
 """The longest that a host may take to start a process."""
+_CLEAN_SECONDS = 2.0
+"""How long the end waits until folders are removed; the next engine removes what is left."""
 MAX_MESSAGE_BYTES = 4096
 
 OnEnd = Callable[[str], None]
@@ -43,10 +46,10 @@ class Handle(Protocol):
 class Starter:
     """Starts workers' processes here, or through the host at `host`."""
 
-    def __init__(self, limits: Limits, host: Path | None = None, root: Path | None = None) -> None:
+    def __init__(self, limits: Limits, host: Path | None, base: Path | None) -> None:
         self._limits = limits
         self._host = host
-        self._root = root
+        self._folders = Folders(base) if host is None else None
         self._thread = ThreadPoolExecutor(1, "midstream-sidekicks")
         self._thread.submit(
             os.getpid
@@ -55,18 +58,24 @@ class Starter:
     async def start(self, sock: socket.socket, output: int, on_end: OnEnd) -> Handle:
         """Start a process with `sock` and the pipe `output`, which stay the caller's to close. Raises OSError."""
         loop = asyncio.get_running_loop()
-        if self._host is not None:
+        if self._folders is None:
+            assert self._host is not None
             asked = loop.run_in_executor(
                 self._thread, _ask, self._host, self._limits, sock.fileno(), output
             )
             return await _finished(asked, lambda answer: _Hosted(*answer, on_end))
         started = loop.run_in_executor(
-            self._thread, launch.start, sock.fileno(), output, self._limits, self._root
+            self._thread, launch.start, sock.fileno(), output, self._limits, self._folders.path
         )
         return await _finished(started, lambda child: _Own(child, self._thread, on_end))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Start nothing more. The workers that are left end with the thread."""
+        if self._folders is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLEAN_SECONDS):
+                    loop = asyncio.get_running_loop()
+                    await loop.run_in_executor(self._thread, self._folders.close)
         self._thread.shutdown(wait=False)
 
 

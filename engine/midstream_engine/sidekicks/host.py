@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from midstream_engine.sidekicks import launch
+from midstream_engine.sidekicks.folders import Folders
 from midstream_engine.sidekicks.handle import MAX_MESSAGE_BYTES
 from midstream_engine.sidekicks.launch import Child, Limits
 
@@ -35,6 +36,7 @@ class Host:
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         self._loop = asyncio.get_running_loop()
+        self._folders = Folders()
         self._guests: dict[_Guest, asyncio.Event] = {}
         listener.settimeout(0)
         self._loop.add_reader(listener, self._accept)
@@ -48,6 +50,7 @@ class Host:
             async with asyncio.timeout(_END_SECONDS):
                 for gone in list(self._guests.values()):
                     await gone.wait()
+        self._folders.close()
 
     def _accept(self) -> None:
         try:
@@ -58,7 +61,7 @@ class Host:
         if _CREDENTIALS.unpack(raw)[1] != os.getuid():
             connection.close()
             return
-        guest = _Guest(connection, self._gone)
+        guest = _Guest(connection, self._folders.path, self._gone)
         self._guests[guest] = asyncio.Event()
 
     def _gone(self, guest: "_Guest") -> None:
@@ -68,8 +71,11 @@ class Host:
 class _Guest:
     """One connection, and its worker."""
 
-    def __init__(self, connection: socket.socket, gone: "Callable[[_Guest], None]") -> None:
+    def __init__(
+        self, connection: socket.socket, root: Path, gone: "Callable[[_Guest], None]"
+    ) -> None:
         self._connection = connection
+        self._root = root
         self._gone = gone
         self._loop = asyncio.get_running_loop()
         self._child: Child | None = None
@@ -110,7 +116,7 @@ class _Guest:
                 os.close(descriptor)
 
     def _start(self, sock: int, output: int, limits: Limits) -> None:
-        self._child = launch.start(sock, output, limits)
+        self._child = launch.start(sock, output, limits, self._root)
         self._pidfd = os.pidfd_open(self._child.pid)
         self._loop.add_reader(self._pidfd, self._ended)
         self._say({"pid": self._child.pid})

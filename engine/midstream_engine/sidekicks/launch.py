@@ -54,6 +54,8 @@ class Child:
             # Until it is reaped the number belongs to it, and so does the group of that number.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            # Should it have left its group.
+            self._process.kill()
 
     def reap(self) -> int:
         """End what is left of the group; returns the exit code, or minus the signal that ended the process."""
@@ -65,13 +67,12 @@ class Child:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def start(sock: int, output: int, limits: Limits, root: Path | None = None) -> Child:
+def start(sock: int, output: int, limits: Limits, root: Path) -> Child:
     """Start a worker that talks over the socket `sock` and prints to the pipe `output`; both are inherited.
 
-    root: where its folder is made; None: the system's place for temporary files. Takes some milliseconds. Raises
-    OSError.
+    root: where its folder is made. Takes some milliseconds. Raises OSError.
     """
-    folder = Path(tempfile.mkdtemp(prefix="midstream-sidekick-", dir=root))
+    folder = Path(tempfile.mkdtemp(prefix="worker-", dir=root))
     try:
         process = subprocess.Popen(
             [sys.executable, "-c", _BOOT.format(packages=str(_PACKAGES)), _settings(sock, limits)],

@@ -13,11 +13,14 @@ from typing import Any
 
 from midstream_engine.errors import LoadError
 from midstream_engine.events import Emit
+from midstream_engine.sidekicks.crew import Crew, Shared
 from midstream_engine.sidekicks.handle import Starter
-from midstream_engine.sidekicks.sidekick import Shared, Sidekick, SidekickSettings
+from midstream_engine.sidekicks.settings import SidekickSettings
+from midstream_engine.sidekicks.sidekick import Sidekick, Threads
 
 _END_SECONDS = 2.0
 """How long `close` waits for processes that it has killed."""
+_STOPPING = "the engine is stopping"
 
 
 class Sidekicks:
@@ -33,17 +36,11 @@ class Sidekicks:
         emit: Emit = lambda *_, **__: None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        settings = settings or SidekickSettings()
+        self._settings = settings or SidekickSettings()
         self._packing = ThreadPoolExecutor(1, "midstream-packing")
-        self._shared = Shared(
-            settings=settings,
-            starter=Starter(settings.limits, settings.host, settings.folder),
-            packing=self._packing,
-            emit=emit,
-            changed=changed,
-            loop=asyncio.get_running_loop(),
-            thread=threading.get_ident(),
-        )
+        self._threads = Threads(asyncio.get_running_loop(), threading.get_ident(), self._packing)
+        starter = Starter(self._settings.limits, self._settings.host, self._settings.folder)
+        self._shared = Shared(self._settings, starter, emit, changed)
         self._sidekicks: dict[str, Sidekick] = {}
         self._closed = False
 
@@ -57,40 +54,42 @@ class Sidekicks:
         loop's thread. Raises LoadError: InvalidCode, SidekickCrashed, SidekickTimedOut, or SidekickUnavailable, which
         may heal.
         """
-        return self._shared.blocking(self._acquire(name, code, sha256))
+        return self._threads.blocking(self._acquire(name, code, sha256))
 
     def release(self, sidekick: Sidekick) -> None:
         """Give up one use; the last one ends the workers. From any thread, and without waiting."""
         if not self._closed:
-            self._shared.loop.call_soon_threadsafe(self._release, sidekick)
+            self._threads.loop.call_soon_threadsafe(self._release, sidekick)
 
     def report(self) -> list[dict[str, Any]]:
         """One entry for each worker: name, model, sha256, pid, status, restarts, reason."""
-        return [line for sidekick in self._sidekicks.values() for line in sidekick.report()]
+        return [line for sidekick in self._sidekicks.values() for line in sidekick.crew.report()]
 
     async def close(self) -> None:
         """End all workers; whoever waits for one is told. Nothing is started afterwards."""
         self._closed = True
         sidekicks = list(self._sidekicks.values())
         self._sidekicks.clear()
-        await asyncio.gather(*(sidekick.close() for sidekick in sidekicks))
+        await asyncio.gather(*(sidekick.crew.close(_STOPPING) for sidekick in sidekicks))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_SECONDS):
                 while self._shared.living:
                     self._shared.ended.clear()
                     await self._shared.ended.wait()
-        self._shared.starter.close()
+        await self._shared.starter.close()
         self._packing.shutdown(wait=False)
 
     async def _acquire(self, name: str, code: bytes, sha256: str) -> Sidekick:
         if self._closed:
-            raise LoadError("SidekickUnavailable", "the engine is stopping", transient=True)
+            raise LoadError("SidekickUnavailable", _STOPPING, transient=True)
         sidekick = self._sidekicks.get(sha256)
         if sidekick is None:
-            sidekick = self._sidekicks[sha256] = Sidekick(self._shared, name, code, sha256)
+            crew = Crew(self._shared, name, code, sha256)
+            sidekick = Sidekick(crew, self._threads, sha256, self._settings.max_answer)
+            self._sidekicks[sha256] = sidekick
         sidekick.users += 1
         try:
-            await sidekick.opened()
+            await sidekick.crew.opened()
         except BaseException:
             self._release(sidekick)
             raise
@@ -100,5 +99,5 @@ class Sidekicks:
         sidekick.users -= 1
         if sidekick.users == 0 and self._sidekicks.get(sidekick.sha256) is sidekick:
             del self._sidekicks[sidekick.sha256]
-            sidekick.end()
+            sidekick.crew.end()
             self._shared.changed()

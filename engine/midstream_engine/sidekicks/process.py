@@ -17,6 +17,8 @@ from midstream_engine.sidekicks.handle import Handle, Starter
 from midstream_engine.sidekicks.output import Output
 from midstream_engine.sidekicks.wire import FrameError, Header, Parts
 
+MAX_MESSAGE_CHARACTERS = 4000
+
 _REPLIES = ("answer", "failed", "ready", "refused")
 
 
@@ -36,6 +38,10 @@ class Frame:
     data: memoryview
     start: int
     """Of the buffers in `data`."""
+
+    @property
+    def message(self) -> str:
+        return str(self.header.get("message"))[:MAX_MESSAGE_CHARACTERS]
 
 
 class Worker(asyncio.BufferedProtocol):
@@ -113,6 +119,11 @@ class Worker(asyncio.BufferedProtocol):
         if self._handle is not None and not self.ended:
             self._handle.kill()
 
+    def retire(self, on_end: Callable[["Worker", str], None]) -> None:
+        """Kill an idle worker that nobody is to miss: `on_end` is called instead of the one given first."""
+        self._on_end = on_end
+        self.kill("it was not needed any more")
+
     def _too_late(self, seconds: float) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(WorkerTimedOut(f"it did not answer within {seconds:g} s"))
@@ -188,7 +199,7 @@ class Worker(asyncio.BufferedProtocol):
         if not answer.done():
             answer.set_result(frame)
         if header.get("retire") or header["op"] == "refused":
-            self.kill(str(header.get("message")))
+            self.kill(frame.message)
         if self._cause is None:
             self._on_free(self)
 

@@ -209,6 +209,10 @@ class _Reader:
 
     def _ragged(self, entry: Header) -> Array:
         count, rank = _shape([entry["rows"], entry["rank"]])
+        if count > len(self._frame):
+            raise FrameError(
+                "the frame is shorter than its header says"
+            )  # rows without a dimension, too, are bytes
         shapes = [
             _shape(shape)
             for shape in self._numbers(_SHAPES, count * rank).reshape(count, rank).tolist()

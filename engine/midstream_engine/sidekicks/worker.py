@@ -7,6 +7,7 @@ one that started it, and when the socket closes. It does not measure time: whoev
 Imports the standard library and numpy only, so that it starts fast and stays small.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -23,6 +24,8 @@ from midstream_engine.sidekicks.entry import Code, Entry, InvalidCode, summary
 from midstream_engine.sidekicks.wire import Array, Header
 
 _PR_SET_PDEATHSIG = 1
+_MESSAGE = 3500
+"""Characters of a message at most."""
 _RESERVE = 64 << 20
 """Bytes beyond the memory limit, to say that it was reached."""
 _SOCKET_FROM = 200
@@ -113,16 +116,23 @@ class Worker:
             os._exit(0)
 
     def _reply(self, header: Header) -> None:
-        for key, value in header.items():
-            if isinstance(value, str):
-                header[key] = value.encode(errors="backslashreplace").decode()
+        # What the code has put into a message may be long, and no Unicode.
+        if "message" in header:
+            message = header["message"].encode(errors="backslashreplace").decode()
+            header["message"] = message if len(message) <= _MESSAGE else _shorter(message)
         wire.send(self._sock, wire.encode(header, {}))
 
     def _out_of_memory(self, op: str, number: int) -> None:
-        soft = self._memory + _RESERVE
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, soft))
-        message = f"it ran out of memory: a worker may have {self._memory} bytes"
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+        message = f"it ran out of memory: a worker may have {self._memory >> 20} MiB"
         self._reply({"op": op, "id": number, "message": message, "retire": True})
+
+
+def _shorter(message: str) -> str:
+    """The beginning, and the end, where the traceback ends."""
+    half = _MESSAGE // 2 - 5
+    return f"{message[:half]} […] {message[-half:]}"
 
 
 def _call(entry: Entry, inputs: dict[str, Array], rows: int) -> dict[str, Array]:
@@ -143,11 +153,14 @@ def _die_with(parent: int) -> None:
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
-    Path("/proc/self/oom_score_adj").write_text("1000")
+    with contextlib.suppress(OSError):  # not everywhere
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _limit(memory: int, file_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     # What a process has of its own to write to. RLIMIT_AS would also count libraries and what is only reserved.
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory + _RESERVE))
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    hard = memory + _RESERVE if most == resource.RLIM_INFINITY else min(memory + _RESERVE, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (min(memory, hard), hard))
