@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from midstream import problems, yamldoc
 from midstream.problems import FieldPath, Problem
@@ -87,12 +88,18 @@ def _explained(error: ValidationError, document: yamldoc.Document) -> list[Probl
     # Where YAML had a problem the data is null; that is not told a second time.
     known = {problem.field for problem in document.problems}
     # Finding a place takes time in a long file, so a hostile one is not explained to the end.
-    errors = error.errors(include_url=False)
+    errors = [one for one in error.errors(include_url=False) if not _follows(one, known)]
     explained = [
         problems.explain(one, document.locate, document.written) for one in errors[:MAX_PROBLEMS]
     ]
     unexplained = [Problem(None, None, "", "not told")] * len(errors[MAX_PROBLEMS:])
     return [problem for problem in explained if problem.field not in known] + unexplained
+
+
+def _follows(error: ErrorDetails, known: set[str]) -> bool:
+    """Whether a field is said to be missing only because what YAML has there is no data."""
+    around = problems.dotted(tuple(error["loc"]))
+    return error["type"].endswith("_kind") and any(one.startswith(f"{around}.") for one in known)
 
 
 def _read(path: Path) -> str:

@@ -1,8 +1,8 @@
 """Every model of a manifest: which step and variant it belongs to, and the field that it stands at. Pure."""
 
-import re
 from dataclasses import dataclass
 
+from midstream import problems
 from midstream.manifest import Manifest
 from midstream.problems import FieldPath
 from midstream_api.model import Model
@@ -42,8 +42,7 @@ def written(manifest: Manifest) -> list[Written]:
 
 def path(step: int, place: str) -> FieldPath:
     """Return the field of a place below a step, such as `split.variants[0].model`."""
-    parts = re.findall(r"[^.\[\]]+", place)
-    return ("spec", "steps", step, *(int(part) if part.isdigit() else part for part in parts))
+    return ("spec", "steps", step, *problems.parts(place))
 
 
 def title(step: str, variant: str | None) -> str:

@@ -53,6 +53,29 @@ EXAMPLES: Mapping[str, str] = {
     "annotations": 'annotations: {example.com/team: "homes"}',
     "inputs": "inputs: [{tensor: [4.0, 2.5]}]",
     "outputs": "outputs: [{variable: [718013.75]}]",
+    "model.inputs": "inputs: [{name: tensor}]",
+    "model.outputs": "outputs: [{name: total, dtype: float32}]",
+    "outputs.name": "name: total",
+    "dtype": "dtype: float32",
+    "shape": "shape: [18]",
+    "inline": "inline: |, and the code in the lines below",
+    "split": "split: {variants: [{name: control, model: {...}}, {name: rival, model: {...}}]}",
+    "variants": "variants: [{name: control, model: {...}}, {name: rival, model: {...}}]",
+    "variants.name": "name: control",
+    "hashKey": "hashKey: session_id",
+    "key": "key: country",
+    "options": "options: {DE: control}",
+    "default": "default: control",
+    "shadow": "shadow: {champion: {name: rf, model: {...}}, challengers: [{name: xgb, model: {...}}]}",
+    "champion": "champion: {name: rf, model: {...}}",
+    "challengers": "challengers: [{name: xgb, model: {...}}]",
+    "champion.name": "name: rf",
+    "challengers.name": "name: xgb",
+    "validations": 'validations: [{name: price-too-high, expression: "out.variable[0] < 1500000.0"}]',
+    "validations.name": "name: price-too-high",
+    "expression": 'expression: "out.variable[0] < 1500000.0"',
+    "failWhen": 'failWhen: "out.variable[0] >= 1500000.0"',
+    "sidekick": "sidekick: {resources: {limits: {memory: 1Gi}}}",
 }
 
 KINDS: Mapping[str, str] = {
@@ -104,6 +127,12 @@ def dotted(path: FieldPath) -> str:
     return text
 
 
+def parts(text: str) -> FieldPath:
+    """Read a path that needs no quotes: `split.variants[0].model`."""
+    found = re.findall(r"[^.\[\]]+", text)
+    return tuple(int(part) if part.isdigit() else part for part in found)
+
+
 def quoted(value: object) -> str:
     """Repeat a user's value, shortened, in quotes."""
     text = str(value)
@@ -113,7 +142,9 @@ def quoted(value: object) -> str:
 def closest(given: str, known: Sequence[str]) -> str | None:
     """Return the known word that `given` most likely means, if there is one."""
     by_folded = {word.casefold(): word for word in known}
-    found = difflib.get_close_matches(given.casefold(), by_folded, n=1, cutoff=0.7)
+    # One wrong letter of three is a third of the word.
+    cutoff = 0.65 if len(given) <= len("uri") else 0.7
+    found = difflib.get_close_matches(given.casefold(), by_folded, n=1, cutoff=cutoff)
     return by_folded[found[0]] if found else None
 
 
@@ -126,8 +157,8 @@ def explain(
     """
     path: FieldPath = tuple(error["loc"])
     kind, context = error["type"], error.get("ctx", {})
-    if kind == "duplicate_name":
-        path = (*path, context["list"], context["index"], "name")
+    if "list" in context:
+        path = (*path, context["list"], context["index"], *parts(context.get("below", "name")))
     elif "field" in context:
         path = (*path, context["field"])
     say = _SENTENCES.get(kind, _own_words)
@@ -207,6 +238,17 @@ def _long_string(case: _Case) -> _Sentence:
     return message, f"at most {case.context['max_length']} are allowed"
 
 
+def _one_of(*fields: str) -> "Callable[[_Case], _Sentence]":
+    """The sentence for an object that has exactly one of several fields."""
+
+    def sentence(case: _Case) -> _Sentence:
+        value = case.value if isinstance(case.value, dict) else {}
+        given = [field for field in fields if value.get(field) is not None]
+        return case.words, "remove one" if given else f"write {EXAMPLES[fields[0]]}"
+
+    return sentence
+
+
 def _wrong_quantity(case: _Case) -> _Sentence:
     message = f"{_what(case.value, case.written)} is not a quantity"
     if isinstance(case.value, float):
@@ -236,11 +278,15 @@ def _long_list(case: _Case) -> _Sentence:
 
 
 def _too_small(case: _Case) -> _Sentence:
-    return f"{case.value} is too small", f"the least is {case.context['ge']:g}"
+    return f"{case.value} is too small", f"the least is {_plain(case.context['ge'])}"
 
 
 def _too_large(case: _Case) -> _Sentence:
-    return f"{case.value} is too large", f"the most is {case.context['le']:g}"
+    return f"{case.value} is too large", f"the most is {_plain(case.context['le'])}"
+
+
+def _plain(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 _SENTENCES: Mapping[str, Callable[[_Case], _Sentence]] = {
@@ -256,6 +302,8 @@ _SENTENCES: Mapping[str, Callable[[_Case], _Sentence]] = {
     "greater_than_equal": _too_small,
     "less_than_equal": _too_large,
     "quantity": _wrong_quantity,
+    "source_kind": _one_of("uri", "inline"),
+    "validation_kind": _one_of("expression", "failWhen"),
     **dict.fromkeys(KINDS, _wrong_kind),
 }
 
@@ -320,7 +368,7 @@ def _places(model: type[BaseModel], at: str) -> Iterator[tuple[str, str]]:
         yield at, name
         inner = _model_in(annotation)
         if inner is not None:
-            many = "[]" if typing.get_origin(annotation) is list else ""
+            many = "[]" if _is_list(annotation) else ""
             yield from _places(inner, f"{at}.{name}{many}".lstrip("."))
 
 
@@ -334,6 +382,12 @@ def _model_at(path: FieldPath) -> type[BaseModel]:
         if isinstance(part, str):
             model = _model_in(_fields(model).get(part)) or model
     return model
+
+
+def _is_list(annotation: object) -> bool:
+    return typing.get_origin(annotation) is list or any(
+        _is_list(inner) for inner in typing.get_args(annotation)
+    )
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:

@@ -3,8 +3,6 @@
 The schema is *structural*: no references, no unions, a type everywhere. What cannot be said that way is refused
 with its place, never dropped: a rule that the types have and a cluster has not would let a manifest pass in one place
 and fail in the other. Rules across fields stand beside the types, as `x-kubernetes-validations` (CEL).
-
-Left out on purpose: the rule "exactly one kind" of a step, which `required` says as long as there is one kind.
 """
 
 from collections.abc import Mapping
@@ -30,6 +28,9 @@ _COPIED = frozenset({"type", "format", "enum", "minimum", "maximum"}) | {
     "maxProperties",
 }
 _NESTED = frozenset({"properties", "required", "items", "additionalProperties"})
+CHEAPER = {names.FIELD_NAME: r"^[^\W\d][-.:/\w]*\b$"}
+"""The same pattern in fewer characters, for an API server that counts them: fields of models of variants of steps are
+many. Its `word` characters are ASCII."""
 _SAID_ELSEWHERE = frozenset({"title", "description", "default"})
 _JSON: Schema = {"$ref": "#/$defs/JsonValue"}
 
@@ -214,7 +215,7 @@ class _Converter:
 
 
 def _rule_in_words(pattern: str) -> Schema:
-    matches = f"self.matches(r'{pattern}')"
+    matches = f"self.matches(r'{CHEAPER.get(pattern, pattern)}')"
     is_text = "" if pattern != names.QUANTITY else "type(self) != string || "
     return {"rule": f"{is_text}{matches}", "message": names.RULES[pattern]}
 

@@ -112,7 +112,8 @@ class Source(Strict):
 
     @model_validator(mode="after")
     def _inline_is_small(self) -> "Source":
-        # The pattern of a string counts characters, a config document bytes.
+        # The length in a schema counts characters, a config document bytes; a rule for an API server that counts bytes
+        # would cost more than it allows.
         size = len((self.inline or "").encode())
         if size > names.MAX_INLINE:
             raise refusal(
@@ -196,7 +197,8 @@ class Model(Strict):
             "x-kubernetes-validations": [
                 {
                     "rule": "self.framework == 'Python' || !has(self.source.inline)",
-                    "message": "source.inline is code, so the model needs framework: Python; for an ONNX file give source.uri",
+                    "message": "source.inline is code, so the model needs framework: Python; "
+                    "for an ONNX file give source.uri",
                     "fieldPath": ".source",
                 },
                 {
@@ -208,6 +210,18 @@ class Model(Strict):
                     "rule": "self.framework != 'Python' || self.batch == 'Rows'",
                     "message": "batch: Single is for ONNX models; a Python model gets all rows of a request",
                     "fieldPath": ".batch",
+                },
+                {
+                    "rule": "self.framework != 'Python' || !has(self.inputs) || self.inputs.all(i, !has(i.tensor))",
+                    "message": "tensor renames an ONNX model's input; "
+                    "a Python model gets its fields under their own names",
+                    "fieldPath": ".inputs",
+                },
+                {
+                    "rule": "self.framework == 'Python' || !has(self.inputs) "
+                    "|| self.inputs.all(i, !has(i.dtype) && !has(i.shape))",
+                    "message": "dtype and shape are for framework: Python only; an ONNX file says them itself",
+                    "fieldPath": ".inputs",
                 },
             ]
         }
@@ -260,9 +274,11 @@ class Model(Strict):
                 if field.tensor is not None:
                     raise refusal(
                         "framework_field",
-                        f"inputs[{index}].tensor renames an ONNX model's input; "
+                        "tensor renames an ONNX model's input; "
                         "a Python model gets its fields under their own names",
-                        field="inputs",
+                        list="inputs",
+                        index=index,
+                        below="tensor",
                     )
             return self
         if self.source.inline is not None:
@@ -283,7 +299,9 @@ class Model(Strict):
                 what = "dtype" if field.dtype is not None else "shape"
                 raise refusal(
                     "framework_field",
-                    f"inputs[{index}].{what} is for framework: Python only; an ONNX file says it itself",
-                    field="inputs",
+                    f"{what} is for framework: Python only; an ONNX file says it itself",
+                    list="inputs",
+                    index=index,
+                    below=what,
                 )
         return self

@@ -13,7 +13,7 @@ from midstream_api import names
 from midstream_api.base import Strict
 from midstream_api.deployment import Deployment
 from midstream_api.refusal import refusal, refuse_duplicates
-from midstream_api.steps import Step, shared_names
+from midstream_api.steps import Step, repeated_challenger
 from midstream_api.validation import Validation
 
 
@@ -33,6 +33,13 @@ class PipelineSpec(Strict):
                 {
                     "rule": "self.steps.size() > 0 || (has(self.deployed) && !self.deployed)",
                     "message": "a pipeline that is deployed needs at least one step; add one, or say deployed: false",
+                    "fieldPath": ".steps",
+                },
+                {
+                    "rule": "self.steps.all(s, !has(s.shadow) || self.steps.all(t, t.name == s.name || !has(t.shadow) "
+                    "|| s.shadow.challengers.all(c, t.shadow.challengers.all(d, c.name != d.name))))",
+                    "message": "two steps have a challenger of the same name; "
+                    "rename one: its outputs are columns out_<name>",
                     "fieldPath": ".steps",
                 },
             ]
@@ -91,12 +98,14 @@ class PipelineSpec(Strict):
     def _names_are_unique(self) -> "PipelineSpec":
         refuse_duplicates("steps", [step.name for step in self.steps])
         refuse_duplicates("validations", [each.name for each in self.validations])
-        shared = shared_names(self.steps)
-        if shared:
+        if (repeated := repeated_challenger(self.steps)) is not None:
+            name, step, place = repeated
             raise refusal(
                 "duplicate_name",
-                f"two steps have a challenger named {shared[0]!r}; rename one: its outputs are the columns out_{shared[0]}",
-                field="steps",
+                f"two steps have a challenger named {name!r}; rename one: its outputs are columns out_{name}",
+                list="steps",
+                index=step,
+                below=place,
             )
         return self
 

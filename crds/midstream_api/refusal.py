@@ -1,4 +1,4 @@
-"""How a rule across fields is refused: an error whose type and context lead to the field, so that a manifest's line can be told."""
+"""How a rule across fields is refused: by an error whose context leads to the field, so that its line can be told."""
 
 from typing import LiteralString
 
@@ -6,8 +6,9 @@ from pydantic_core import PydanticCustomError
 
 
 def refusal(error_type: LiteralString, message: str, **context: str | int) -> PydanticCustomError:
-    """Make an error of a validator. `field`, or `list` and `index`, in the context name the place below the value.
+    """Make an error of a validator.
 
+    In the context `field`, or `list` and `index` (and `below`, a field of that entry), name the place below the value.
     Braces in a message would be taken for placeholders, so the message is a part of the context itself.
     """
     return PydanticCustomError(error_type, "{message}", {"message": message, **context})

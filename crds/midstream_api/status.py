@@ -16,7 +16,7 @@ Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-ti
 """RFC 3339 in UTC; with milliseconds where a stage of a swap is timed: `2026-11-21T14:05:09.123Z`."""
 
 MAX_LISTED = 32
-"""Pods that are listed one by one; `engineCount` tells how many there are."""
+"""Pods that are listed one by one; `engineCount` and `sidekickCount` tell how many there are."""
 
 MAX_VERSIONS = 20
 """Versions that are kept and listed."""
@@ -153,6 +153,13 @@ class EngineStatus(PodStatus):
     """The models that serve there."""
 
 
+class SidekickStatus(PodStatus):
+    """The processes of one Python model beside one engine; `name` has the pod and the step, `ip` is the pod's."""
+
+    statuses: Text | None = None
+    """What they said last, line by line."""
+
+
 class StageTimes(Strict):
     """When each stage of the newest swap was reached. Left out: not yet."""
 
@@ -254,7 +261,9 @@ class PipelineStatus(Strict):
         default_factory=list
     )
     """Load balancer pods, oldest first."""
-    sidekicks: Annotated[list[PodStatus], Field(max_length=MAX_LISTED)] = Field(
+    sidekicks: Annotated[list[SidekickStatus], Field(max_length=MAX_LISTED)] = Field(
         default_factory=list
     )
-    """Workers of Python models."""
+    """Processes of Python models, by engine and step; engines as they are listed above."""
+    sidekick_count: int | None = None
+    """Sidekicks there are, also where the list is cut; left out where no step has a Python model."""

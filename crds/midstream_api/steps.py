@@ -4,8 +4,7 @@ The same shapes serve twice: in a manifest, with models as users write them, and
 whose bytes are pinned.
 """
 
-import collections
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Generic, NamedTuple, Self, TypeVar
 
 from pydantic import ConfigDict, Field, model_validator
@@ -74,7 +73,8 @@ class SplitOf(Strict, Generic[M]):
                     "fieldPath": ".default",
                 },
                 {
-                    "rule": "!has(self.options) || self.options.all(o, self.variants.exists(v, v.name == self.options[o]))",
+                    "rule": "!has(self.options) "
+                    "|| self.options.all(o, self.variants.exists(v, v.name == self.options[o]))",
                     "message": "options name what is not a variant",
                     "fieldPath": ".options",
                 },
@@ -148,6 +148,18 @@ class ContenderOf(Strict, Generic[M]):
 class ShadowOf(Strict, Generic[M]):
     """A champion answers; challengers get the same rows, and nobody waits for them."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self.challengers.all(c, c.name != self.champion.name)",
+                    "message": "the champion and a challenger have the same name; rename one",
+                    "fieldPath": ".challengers",
+                },
+            ]
+        }
+    )
+
     champion: ContenderOf[M]
     """Its outputs are the step's."""
     challengers: Annotated[
@@ -205,10 +217,12 @@ class StepOf(Strict, Generic[M]):
         if len(kinds) > 1:
             raise refusal(
                 "step_kind",
-                f"step has {' and '.join(kinds)}; a step is exactly one kind, so make them two steps",
+                f"step has {', '.join(kinds[:-1])} and {kinds[-1]}; "
+                "a step is exactly one kind, so make it several steps",
                 field=kinds[1],
             )
-        if not kinds:
+        # A field that is not known may be a kind that is misspelt, which is told better.
+        if not kinds and data.keys() <= cls.model_fields.keys():
             raise refusal("step_kind", "step has no kind; give it one of model, split and shadow")
         return data
 
@@ -273,9 +287,14 @@ def replaced(step: StepOf[M], replace: Callable[[M], N]) -> dict[str, Any]:
     return fields
 
 
-def shared_names(steps: "list[Any]") -> list[str]:
-    """Names of challengers that more than one step has: their columns in an answer would be one."""
-    counts = collections.Counter(
-        each.name for step in steps if step.shadow for each in step.shadow.challengers
-    )
-    return [name for name, count in counts.items() if count > 1]
+def repeated_challenger(steps: Sequence[StepOf[Any]]) -> tuple[str, int, str] | None:
+    """Find a challenger whose name an earlier step has given to another: both would answer in the same columns.
+
+    Returns the name, the later step's index, and the field below that step.
+    """
+    seen: dict[str, int] = {}
+    for index, step in enumerate(steps):
+        for number, each in enumerate(step.shadow.challengers if step.shadow else []):
+            if seen.setdefault(each.name, index) != index:
+                return each.name, index, f"shadow.challengers[{number}].name"
+    return None

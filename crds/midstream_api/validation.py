@@ -13,7 +13,7 @@ Text = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class Validation(Strict):
-    """A condition on each row: exactly one of `expression` and `failWhen`. It changes no answer; it says what it found."""
+    """A condition on each row: exactly one of `expression` and `failWhen`. It changes no answer."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -35,9 +35,9 @@ def content(
 ) -> dict[str, Any]:
     """What changes answers: steps, models by name, version, sha256 and fields, and validations.
 
-    Defaults are left out, so a later field with a default changes no digest. Where the bytes lie (`uri`, `inline`), how
-    large they are and the golden rows (`verify`) are left out too: they decide whether a revision may serve, not what it
-    answers.
+    Defaults are left out, so a later field with a default changes no digest. Where the bytes lie (`uri`, `inline`),
+    how large they are and the golden rows (`verify`) are left out too: they decide whether a revision may serve, not
+    what it answers.
     """
     found: dict[str, Any] = {"steps": [_step(step) for step in steps]}
     checks = [

@@ -44,6 +44,13 @@ def test_valid_manifest_is_accepted(path: Path) -> None:
     assert judged.returncode == 0, judged.stderr
 
 
+@pytest.mark.parametrize("path", corpus.left_to_the_operator(), ids=corpus.name)
+def test_what_no_rule_can_say_is_left_to_the_operator(path: Path) -> None:
+    """The API server takes it, so the operator has to refuse it; rules that could judge it would show here."""
+    judged = refusals.judge(path)
+    assert judged.returncode == 0, judged.stderr
+
+
 @pytest.mark.parametrize("path", corpus.refused_as_data(), ids=corpus.name)
 def test_invalid_manifest_is_refused(path: Path) -> None:
     """What the types refuse, the API server refuses."""

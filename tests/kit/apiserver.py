@@ -1,8 +1,8 @@
 """The verdict of a Kubernetes API server on an object, worked out from the CRD alone.
 
-Structural schema (jsonschema), unknown fields (refused, as `kubectl` asks for by default), list maps, and CEL rules, in
-the order in which an API server asks: rules are looked at only when everything else is right. What it does not do:
-cost limits and defaults; those need the real one.
+Defaults, structural schema (jsonschema), unknown fields (refused, as `kubectl` asks for by default), list maps, and CEL
+rules, in the order in which an API server asks: rules are looked at only when everything else is right. What it does
+not do: cost limits; those need the real one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ def verdict(crd: Schema, given: Any) -> list[str]:
     if not metadata["name"]:
         return ["metadata.name: required"]
     schema = version["schema"]["openAPIV3Schema"]
-    value = _without_nulls(schema, given)
+    value = _with_defaults(schema, _without_nulls(schema, given))
     found = [
         *_unknown(schema, value, ""),
         *(
@@ -52,6 +52,21 @@ def _without_nulls(schema: Schema, value: Any) -> Any:
         }
     if isinstance(value, list) and "items" in schema:
         return [_without_nulls(schema["items"], each) for each in value]
+    return value
+
+
+def _with_defaults(schema: Schema, value: Any) -> Any:
+    """Fill in what an object leaves out, as an API server does before it judges."""
+    if isinstance(value, dict) and "properties" in schema:
+        defaults = {
+            key: each["default"] for key, each in schema["properties"].items() if "default" in each
+        }
+        return {
+            key: _with_defaults(schema["properties"].get(key, {}), each)
+            for key, each in {**defaults, **value}.items()
+        }
+    if isinstance(value, list) and "items" in schema:
+        return [_with_defaults(schema["items"], each) for each in value]
     return value
 
 

@@ -1,7 +1,7 @@
 """The corpus of manifests, `tests/corpus`: what every reader of a v1alpha1 Pipeline must take, and what it must refuse.
 
 The first line of a file says in a sentence what is special about it. An invalid file then has one comment for each
-problem, `# expect: line:column: field: message; suggestion`.
+problem, `# expect: line:column: field: message; suggestion`, and `# operator: …` where an API server cannot judge it.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ VALID = sorted((FOLDER / "valid").glob("*.yaml"))
 INVALID = sorted((FOLDER / "invalid").glob("*.yaml"))
 
 _EXPECT = "# expect: "
+_LEFT = "\n# operator: "
 
 
 def expected(path: Path) -> list[str]:
@@ -24,7 +25,7 @@ def expected(path: Path) -> list[str]:
 def refused_as_data() -> list[Path]:
     """Return the invalid manifests that a reader of YAML can hand on; what is no data never reaches an API server."""
     found = []
-    for path in INVALID:
+    for path in sorted({*INVALID} - {*left_to_the_operator()}):
         try:
             documents = yamldoc.parse(path.read_text(encoding="utf-8"))
         except yamldoc.NotYaml:
@@ -32,6 +33,11 @@ def refused_as_data() -> list[Path]:
         if len(documents) == 1 and not documents[0].problems:
             found.append(path)
     return found
+
+
+def left_to_the_operator() -> list[Path]:
+    """Return the invalid manifests that an API server takes, because its rules cannot say what is wrong."""
+    return [path for path in INVALID if _LEFT in path.read_text(encoding="utf-8")]
 
 
 def name(path: Path) -> str:

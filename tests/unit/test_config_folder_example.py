@@ -23,7 +23,8 @@ def test_documents_have_the_digests_that_the_index_promises() -> None:
         document = RevisionDocument.model_validate_json(data)
         assert hashlib.sha256(data).hexdigest() == entry.sha256
         assert version.revision_id(document) == entry.revision
-        assert version.version_of(document.pipeline, document.steps) == entry.version
+        steps, checks = document.steps, document.validations
+        assert version.version_of(document.pipeline, steps, checks) == entry.version
         assert (document.version, document.pipeline) == (entry.version, _index().pipeline)
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field, JsonValue
 
 from kit import apiserver, corpus
@@ -54,6 +56,15 @@ def test_invalid_manifest_is_refused_by_types_and_cluster(crd: dict[str, Any], p
     with pytest.raises(ValueError, match="validation error"):
         Pipeline.read(document.value)
     assert apiserver.verdict(crd, document.value) != []
+
+
+@pytest.mark.parametrize("path", corpus.left_to_the_operator(), ids=corpus.name)
+def test_what_no_rule_can_say_is_refused_by_the_types(crd: dict[str, Any], path: Path) -> None:
+    """What a cluster takes although it is wrong, whoever reads it with the types refuses."""
+    (document,) = yamldoc.parse(path.read_text(encoding="utf-8"))
+    with pytest.raises(ValueError, match="validation error"):
+        Pipeline.read(document.value)
+    assert apiserver.verdict(crd, document.value) == []
 
 
 @pytest.mark.parametrize("path", corpus.VALID, ids=corpus.name)
@@ -112,6 +123,16 @@ def test_steps_are_a_map_by_name(crd: dict[str, Any]) -> None:
     assert steps["x-kubernetes-list-map-keys"] == ["name"]
 
 
+def test_named_lists_are_maps_by_name(crd: dict[str, Any]) -> None:
+    """Every list of things with names is one: two entries of one name are refused, and merged by name."""
+    plain = []
+    for place, each in _properties(_schema(crd)["properties"]["spec"], "spec"):
+        entries = each.get("items", {}).get("properties", {})
+        if "name" in entries and each.get("x-kubernetes-list-map-keys") != ["name"]:
+            plain.append(place)
+    assert plain == []
+
+
 def test_status_is_a_room_of_its_own(crd: dict[str, Any]) -> None:
     """Who may write the spec may not write the status, and the other way round."""
     assert crd["spec"]["versions"][0]["subresources"] == {"status": {}}
@@ -146,6 +167,18 @@ def test_crd_has_the_fixed_names(crd: dict[str, Any]) -> None:
     assert crd["metadata"]["name"] == f"{spec['names']['plural']}.{names.GROUP}"
     assert (spec["group"], spec["scope"]) == (names.GROUP, "Namespaced")
     assert [version["name"] for version in spec["versions"]] == [names.VERSION]
+
+
+@pytest.mark.parametrize("pattern", crdgen.CHEAPER)
+@given(
+    st.text(alphabet="".join(map(chr, range(32, 127))) + "\n")
+    | st.text(alphabet="aZ_09-.:/ ", max_size=8)
+)
+def test_a_cheaper_pattern_allows_the_same(pattern: str, text: str) -> None:
+    """An API server's rule in words and the schema beside it never disagree."""
+    cheaper = re.compile(crdgen.CHEAPER[pattern].replace("$", r"\Z"), re.ASCII)
+    plain = re.compile(pattern.replace("$", r"\Z"))
+    assert bool(cheaper.match(text)) == bool(plain.match(text))
 
 
 class _Inner(BaseModel):

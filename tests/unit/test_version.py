@@ -11,7 +11,8 @@ import pytest
 
 from midstream_api import version
 from midstream_api.engineconfig import ResolvedModel, ResolvedStep, RevisionDocument
-from midstream_api.model import InputField, Missing, Verify
+from midstream_api.model import DType, Framework, InputField, Missing, OutputField, Verify
+from midstream_api.validation import Validation
 
 GOLDEN = Path(__file__).parents[1] / "corpus" / "versions.json"
 """Documents with the digests that they had when they were first committed. They must never change."""
@@ -38,8 +39,9 @@ def _version(*models: ResolvedModel, pipeline: str = "house-price") -> str:
 def test_golden_digests(case: dict[str, Any]) -> None:
     """Digest, version and revision of a document are for ever what they were when it was committed."""
     document = RevisionDocument.model_validate(case["document"])
-    assert version.digest(document.steps) == case["digest"]
-    assert version.version_of(document.pipeline, document.steps) == case["version"]
+    steps, validations = document.steps, document.validations
+    assert version.digest(steps, validations) == case["digest"]
+    assert version.version_of(document.pipeline, steps, validations) == case["version"]
     assert version.revision_id(document) == case["revision"]
 
 
@@ -119,6 +121,89 @@ def test_what_changes_answers_changes_the_version(changes: dict[str, Any]) -> No
     versions = {_version(_model()), _version(_model(**changes))}
     versions.add(_version(_model(inputs=[InputField(name="other")])))
     assert len(versions) == 3
+
+
+def _code(**changes: Any) -> ResolvedModel:
+    code = "def process(inputs): return inputs"
+    given = {"uri": None, "inline": code, "framework": Framework.PYTHON}
+    return _model(**{**given, **changes})
+
+
+def test_code_has_one_version_wherever_it_stands() -> None:
+    """Code that moves from the manifest to a file of the same bytes is the same pipeline."""
+    assert _version(_code()) == _version(_code(inline=None, uri="file:///code.py"))
+    assert _version(_code()) != _version(_model())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"inputs": [InputField(name="x", dtype=DType.INT64)]},
+        {"inputs": [InputField(name="x", shape=[3])]},
+        {"outputs": [OutputField(name="y", dtype=DType.BOOL)]},
+    ],
+    ids=["input type", "input shape", "outputs"],
+)
+def test_what_code_declares_is_part_of_the_version(changes: dict[str, Any]) -> None:
+    """It decides which requests are refused, and what callers see."""
+    plain = _code(inputs=[InputField(name="x")])
+    assert len({_version(_code()), _version(plain), _version(_code(**changes))}) == 3
+
+
+SPLIT: dict[str, Any] = {
+    "variants": [{"name": "a", "model": _model()}, {"name": "b", "model": _model(name="xgb")}]
+}
+SHADOW: dict[str, Any] = {
+    "champion": {"name": "a", "model": _model()},
+    "challengers": [{"name": "b", "model": _model(name="xgb")}],
+}
+KEY = {"key": "country", "options": {"DE": "a"}, "default": "b"}
+
+
+def _kinds() -> dict[str, ResolvedStep]:
+    def step(**kind: Any) -> ResolvedStep:
+        return ResolvedStep.model_validate({"name": "s0", **kind})
+
+    weighted = [{**SPLIT["variants"][0], "weight": 2}, SPLIT["variants"][1]]
+    return {
+        "model": step(model=_model()),
+        "split": step(split=SPLIT),
+        "other order": step(split={"variants": SPLIT["variants"][::-1]}),
+        "weights": step(split={"variants": weighted}),
+        "sticky": step(split={**SPLIT, "hash_key": "id"}),
+        "by key": step(split={**SPLIT, **KEY}),
+        "other option": step(split={**SPLIT, **KEY, "options": {"DE": "b"}}),
+        "shadow": step(shadow=SHADOW),
+        "waiting": step(shadow={**SHADOW, "wait": True}),
+    }
+
+
+def test_every_change_of_who_answers_is_a_version_of_its_own() -> None:
+    """Kind of step, weights, order, keys and options decide which model answers which row."""
+    versions = {about: version.version_of("p", [step]) for about, step in _kinds().items()}
+    assert len(set(versions.values())) == len(versions)
+
+
+def test_where_the_bytes_of_variants_lie_does_not_matter() -> None:
+    """The models of splits and shadows are pinned by their digests, too."""
+    elsewhere = {
+        "variants": [
+            {**each, "model": each["model"].model_copy(update={"uri": "https://models.example/x"})}
+            for each in SPLIT["variants"]
+        ]
+    }
+    other = ResolvedStep.model_validate({"name": "s0", "split": elsewhere})
+    assert version.version_of("p", [other]) == version.version_of("p", [_kinds()["split"]])
+
+
+def test_validations_are_part_of_the_version() -> None:
+    """What is said of answers is content; without validations the version is what it was before there were any."""
+    steps = [_kinds()["model"]]
+    high = Validation(name="high", expression="out.y[0] < 1")
+    other = Validation(name="high", fail_when="out.y[0] < 1")
+    versions = {version.version_of("p", steps, found) for found in ([], [high], [other])}
+    assert len(versions) == 3
+    assert version.version_of("p", steps, []) == version.version_of("p", steps)
 
 
 def test_order_of_steps_matters() -> None:
