@@ -1,7 +1,7 @@
 """Pods as `status` lists them: state in one word, why in a few sentences, and what each engine says it serves. Pure."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from midstream_api.status import (
     MAX_LISTED,
@@ -11,14 +11,23 @@ from midstream_api.status import (
     PipelineState,
     PipelineStatuses,
     PodStatus,
+    SidekickStatus,
 )
+from midstream_operator import metadata
 from midstream_operator.conditions import clipped
-from midstream_operator.observed import Object, Pod
+from midstream_operator.objects.engine import SIDEKICK
+from midstream_operator.observed import Object, Pod, SidekickReport
 
 RUNNING, STARTING, ERROR = "Running", "Starting", "Error"
 
 _MAX_DETAILS = 8
 _MAX_TEXT = 1024
+_MAX_NAME = 253
+_MAX_MODELS = 64
+_ID = 8
+"""Characters of a digest that stand for a model's code in a name."""
+_SIDEKICK_PREFIX = "engine-sidekick"
+_SIDEKICK_CONTAINER = re.compile(rf"container {SIDEKICK} (\w+)")
 _CONTAINER = re.compile(r"container \S+ (\w+)")
 _NOT_WRONG = frozenset({"ContainerCreating", "PodInitializing", "waiting"})
 """Reasons of a container that has not run yet and has nothing to complain of."""
@@ -48,6 +57,55 @@ def plain(pods: Sequence[Pod]) -> list[PodStatus]:
 def engines(pods: Sequence[Pod], pipeline: str, target: str | None) -> list[EngineStatus]:
     """List engines; target: the revision whose failure is an engine's reason."""
     return [_engine(pod, pipeline, target) for pod in _listed(pods)]
+
+
+def sidekicks(pods: Sequence[Pod]) -> list[SidekickStatus]:
+    """List the processes of Python models, those of one model in one engine together; engines as they are given."""
+    return [each for pod in pods for each in _sidekicks(pod)]
+
+
+def listed(found: Sequence[SidekickStatus]) -> list[SidekickStatus]:
+    """Cut the list; where there are too many, those that do not run are worth more."""
+    chosen = sorted(range(len(found)), key=lambda at: found[at].status == RUNNING)[:MAX_LISTED]
+    return [found[at] for at in sorted(chosen)]
+
+
+def _sidekicks(pod: Pod) -> Iterator[SidekickStatus]:
+    own = pod.name.rpartition(f"-{metadata.ENGINE}-")[2]
+    for detail in pod.details:
+        # Their container, where they have one and it does not run: what its engine says may be of before.
+        said = _SIDEKICK_CONTAINER.match(detail)
+        if said:
+            wrong = said[1] not in _NOT_WRONG
+            yield SidekickStatus(
+                ip=pod.ip,
+                name=_name(f"{_SIDEKICK_PREFIX}-{own}"),
+                status=ERROR if wrong else STARTING,
+                reason=said[1] if wrong else None,
+                details=_details([detail]),
+            )
+    together: dict[tuple[str, str], list[SidekickReport]] = {}
+    for worker in pod.report.sidekicks if pod.report is not None else ():
+        together.setdefault((worker.model, worker.sha256), []).append(worker)
+    for (model, sha256), workers in together.items():
+        states = {worker.status for worker in workers}
+        reasons = [worker.reason for worker in workers if worker.reason]
+        restarts = sum(worker.restarts for worker in workers)
+        lines = "".join(f"{worker.name}: {worker.status}\n" for worker in workers)
+        yield SidekickStatus(
+            ip=pod.ip,
+            name=_name(f"{_SIDEKICK_PREFIX}-{model}-{sha256[:_ID]}-{own}"),
+            # One that runs answers.
+            status=next((state for state in (RUNNING, STARTING) if state in states), ERROR),
+            reason=clipped(reasons[0], _MAX_TEXT) if reasons else None,
+            details=[f"restarts: {restarts}"] if restarts else [],
+            statuses=clipped(lines, _MAX_TEXT),
+        )
+
+
+def _name(text: str) -> str:
+    """Return what the contract has room for, from the end: that is what differs."""
+    return text[-_MAX_NAME:]
 
 
 def is_rolled_out(deployment: Object) -> bool:
@@ -118,7 +176,7 @@ def _engine(pod: Pod, pipeline: str, target: str | None) -> EngineStatus:
                 sha=each["sha256"],
                 status=RUNNING,
             )
-            for each in (serving.models if serving else ())
+            for each in (serving.models if serving else ())[:_MAX_MODELS]
         ]
     return EngineStatus(
         ip=pod.ip,

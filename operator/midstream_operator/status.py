@@ -20,6 +20,7 @@ def describe(view: View) -> PipelineStatus:
     facts = Facts(view, view.spec)
     serving = facts.version
     latest = versions.latest(view.history)
+    sidekicks = podstatus.sidekicks(facts.alive)
     return PipelineStatus(
         observed_generation=view.generation,
         url=url(view.name, view.namespace) if facts.deployed else None,
@@ -40,6 +41,8 @@ def describe(view: View) -> PipelineStatus:
         engines=podstatus.engines(facts.alive, view.name, facts.target_revision),
         engine_count=len(facts.alive),
         engine_lbs=podstatus.plain(facts.balancers),
+        sidekicks=podstatus.listed(sidekicks),
+        sidekick_count=len(sidekicks) or None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from kit.situations import (
 )
 from midstream_api.engineconfig import RevisionDocument
 from midstream_api.status import Condition, PipelineStatus, Stage
-from midstream_operator.observed import Failure, Object, Pod
+from midstream_operator.observed import EngineReport, Failure, Object, Pod, SidekickReport
 from midstream_operator.status import View, describe
 
 
@@ -248,6 +249,109 @@ def test_of_many_engines_those_that_do_not_run_are_listed() -> None:
     assert len(status.engines) == 32
     assert {"e-070", "e-079"} <= {one.name for one in status.engines}
     assert [one.name for one in status.engines] == sorted(one.name for one in status.engines)
+
+
+def worker(model: str, number: int = 1, **fields: Any) -> SidekickReport:
+    """One process, as an engine's `/status` has it."""
+    given = {
+        "name": f"sidekick-{model}-{number}",
+        "model": model,
+        "sha256": "ab" * 32,
+        "pid": 7,
+        "status": "Running",
+        "restarts": 0,
+        "reason": None,
+    }
+    (read,) = EngineReport.of({"sidekicks": [{**given, **fields}]}).sidekicks
+    return read
+
+
+def test_sidekicks_are_listed_by_engine_and_model() -> None:
+    """Each with the address of its pod, a name that says model, code and pod, and a line for each process."""
+    said = (worker("pre"), worker("pre", 2, status="Starting"), worker("post"))
+    pods = (pod(1, report(A, sidekicks=said)), pod(2, report(A, sidekicks=said[2:])))
+    status = describe(replace(WELL, pods=pods))
+
+    assert [(one.name, one.ip, one.status, one.statuses) for one in status.sidekicks] == [
+        (
+            "engine-sidekick-pre-abababab-1",
+            "10.244.0.1",
+            "Running",
+            "sidekick-pre-1: Running\nsidekick-pre-2: Starting\n",
+        ),
+        (
+            "engine-sidekick-post-abababab-1",
+            "10.244.0.1",
+            "Running",
+            "sidekick-post-1: Running\n",
+        ),
+        (
+            "engine-sidekick-post-abababab-2",
+            "10.244.0.2",
+            "Running",
+            "sidekick-post-1: Running\n",
+        ),
+    ]
+    assert status.sidekick_count == 3
+    assert {(one.reason, tuple(one.details)) for one in status.sidekicks} == {(None, ())}
+
+
+def test_a_pipeline_without_python_models_has_no_sidekicks() -> None:
+    """Nothing is listed and nothing counted."""
+    status = describe(WELL)
+    assert (status.sidekicks, status.sidekick_count) == ([], None)
+
+
+def test_a_sidekick_that_does_not_come_up_says_why() -> None:
+    """Why the last process ended, and how often there was a new one."""
+    said = (
+        worker("pre", status="Error", restarts=4, reason="signal SIGKILL"),
+        worker("pre", 2, status="Error", restarts=1),
+    )
+    (listed,) = describe(replace(WELL, pods=(pod(1, report(A, sidekicks=said)),))).sidekicks
+    assert (listed.status, listed.reason, listed.details) == (
+        "Error",
+        "signal SIGKILL",
+        ["restarts: 5"],
+    )
+
+
+def test_a_sidekicks_container_that_does_not_run_is_listed() -> None:
+    """Also while its engine does not answer, or does not know yet."""
+    backoff = "container sidekick CrashLoopBackOff: back-off 40s"
+    fresh = "container sidekick PodInitializing"
+    pods = (
+        pod(1, **{**NOT_READY, "details": (backoff, "not ready")}),
+        pod(2, **{**NOT_READY, "details": (fresh,)}),
+    )
+    listed = describe(replace(WELL, pods=pods)).sidekicks
+    assert [(one.name, one.status, one.reason, one.details) for one in listed] == [
+        ("engine-sidekick-1", "Error", "CrashLoopBackOff", [backoff]),
+        ("engine-sidekick-2", "Starting", None, [fresh]),
+    ]
+
+
+def test_of_many_sidekicks_those_that_do_not_run_are_listed() -> None:
+    """32 at most, the count tells of all."""
+    said = tuple(worker(f"m{n}", status="Error" if n in {40, 49} else "Running") for n in range(50))
+    status = describe(replace(WELL, pods=(pod(1, report(A, sidekicks=said)),)))
+    assert (len(status.sidekicks), status.sidekick_count) == (32, 50)
+    assert [one.status for one in status.sidekicks[-2:]] == ["Error", "Error"]
+
+
+def test_names_and_models_keep_within_the_contracts_bounds() -> None:
+    """The longest names there may be, and more models than are listed."""
+    long = worker("x" * 100)
+    one = pod(1, report(A, sidekicks=(long,)), name=f"house-price-engine-{'y' * 230}")
+    (listed,) = describe(replace(WELL, pods=(one,))).sidekicks
+    assert len(listed.name) == 253
+
+    said = report(A)
+    (revision,) = said.revisions.values()
+    crowded = replace(revision, models=revision.models * 70)
+    said = replace(said, revisions={revision.revision: crowded})
+    (listed_engine,) = describe(replace(WELL, pods=(pod(1, said),))).engines
+    assert len(listed_engine.model_statuses.models) == 64
 
 
 def test_load_balancers_are_listed() -> None:
