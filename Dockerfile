@@ -17,11 +17,13 @@ ENV COMPILE="python -m compileall -q --invalidation-mode unchecked-hash"
 # ---- libraries: these layers change only with the pins ------------------------------------------------------------
 FROM builder AS engine-libraries
 COPY requirements/engine.txt /tmp/
-# Without the tools and tests that come with a library and that serving never imports.
+# Without the tools, tests and headers that come with a library and that neither serving nor a Python model of numpy and
+# pandas imports. Flight is a network protocol of Arrow's.
 RUN ${INSTALL} -r /tmp/engine.txt \
  && cd /opt/midstream/lib/python3*/site-packages \
  && rm -rf onnxruntime/quantization onnxruntime/tools onnxruntime/transformers onnxruntime/datasets \
- && find numpy -type d -name tests -prune -exec rm -rf {} + \
+ && rm -rf pyarrow/include pyarrow/src pyarrow/*flight* \
+ && find numpy pandas pyarrow -type d -name tests -prune -exec rm -rf {} + \
  && ${COMPILE} .
 
 FROM builder AS operator-libraries
