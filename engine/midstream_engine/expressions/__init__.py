@@ -1,0 +1,1 @@
+"""Expressions of validations with their types checked, made to run on one row or on many."""

@@ -1,0 +1,227 @@
+"""Validations: what a pipeline is asked and answers, checked row by row against conditions.
+
+Names are looked up and types are checked when a revision is loaded, so that a request can only find rows that fail.
+Validations change no answer, and evaluating them raises nothing: a row that a validation cannot judge has failed it.
+Which rows to refuse, count or record is not known here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from midstream_api.expression import Expression, ExpressionError, Reference, parse
+from midstream_api.validation import Validation
+from midstream_engine.errors import LoadError
+from midstream_engine.expressions.conditions import Condition, condition
+from midstream_engine.expressions.scope import Resolver, Scope
+from midstream_engine.expressions.values import BoolArray, Tables
+from midstream_engine.schema import Array, Field
+
+Picked = Mapping[str, "np.ndarray[Any, np.dtype[np.intp]]"]
+"""By split step, which of its variants answered each row, shape (rows,)."""
+
+_MAX_COMPILED = 32
+"""Combinations of types that one validation of unknown fields is kept compiled for."""
+
+
+@dataclass(slots=True, eq=False)
+class Validator:
+    """All validations of one revision."""
+
+    names: tuple[str, ...]
+    failures: tuple[Mapping[str, Mapping[str, str]], ...]
+    """How each failure is written in an answer: `{"False": {"expr": "model.outputs[0][0] < 100"}}`."""
+    steps: tuple[str, ...]
+    """Whose outputs they read under `steps.<name>` or by the name of a model."""
+    _checks: tuple["_Check", ...]
+
+    def evaluate(
+        self,
+        inputs: dict[str, Array],
+        outputs: Mapping[str, dict[str, Array]],
+        final: dict[str, Array],
+        rows: int,
+        picked: Picked,
+    ) -> BoolArray:
+        """Which validation failed for which row, shape (validations, rows).
+
+        inputs, final: the pipeline's inputs and outputs, each array with `rows` rows. outputs: the same of each step in
+        `steps`, in the order of its fields. picked: of each split step.
+        """
+        tables = [inputs, final, *[outputs[name] for name in self.steps]]
+        failed = np.zeros((len(self._checks), rows), np.bool_)
+        if rows == 1:
+            for number, check in enumerate(self._checks):
+                if check.fails_one(tables, picked):
+                    failed[number, 0] = True
+            return failed
+        for number, check in enumerate(self._checks):
+            failed[number] = check.fails(tables, rows, picked)
+        return failed
+
+
+def compile_validations(validations: Sequence[Validation], scope: Scope) -> Validator | None:
+    """Check validations against a pipeline and make them ready to run; None when there are none.
+
+    Raises LoadError, reason InvalidValidation.
+    """
+    if not validations:
+        return None
+    slots: dict[str, int] = {}
+    checks = tuple(_compiled(each, scope, slots) for each in validations)
+    return Validator(
+        names=tuple(each.name for each in validations),
+        failures=tuple(
+            {str(check.fails_when): {"expr": str(check.expression)}} for check in checks
+        ),
+        steps=tuple(slots),
+        _checks=checks,
+    )
+
+
+def _compiled(validation: Validation, scope: Scope, slots: dict[str, int]) -> "_Check":
+    fails_when = validation.expression is None
+    text = (validation.fail_when if fails_when else validation.expression) or ""
+    try:
+        expression = parse(text)
+        resolver = Resolver(scope, slots)
+        compiled = condition(expression, resolver.resolve)
+        return _Check(
+            expression=expression,
+            fails_when=fails_when,
+            sources={each: resolver.resolve(each) for each in expression.references()},
+            splits=tuple(resolver.picks(expression).items()),
+            condition=compiled,
+        )
+    except ExpressionError as error:
+        raise LoadError(
+            "InvalidValidation",
+            f"validation {validation.name!r}, column {error.column} of {text!r}: {error.message}",
+        ) from error
+
+
+@dataclass(slots=True, eq=False)
+class _Check:
+    """One validation."""
+
+    expression: Expression
+    fails_when: bool
+    """The value of the expression that is a failure."""
+    sources: dict[Reference, tuple[int, Field | None]]
+    splits: tuple[tuple[str, BoolArray], ...]
+    """Steps and their variants whose rows it judges."""
+    condition: Condition
+    """Not to be run when a field is not known."""
+    quick: bool = field(init=False)
+    """Single values of known fields are all it reads."""
+    compiled: dict[tuple[object, ...], Condition | None] = field(default_factory=dict)
+    """By the types that unknown fields turned out to have; None where they do not fit."""
+
+    def __post_init__(self) -> None:
+        self.quick = all(
+            source is not None and len(reference.indexes) >= len(source.shape)
+            for reference, (_, source) in self.sources.items()
+        )
+
+    def fails_one(self, tables: Tables, picked: Picked) -> bool:
+        """The same as `fails` of one row, but quicker."""
+        for step, variants in self.splits:
+            if not variants.item(picked[step].item(0)):
+                return False
+        if self.quick:
+            try:
+                return self.condition.scalar(tables) is self.fails_when
+            except (LookupError, ValueError):
+                # A list is too short, or its rows are arrays of their own: the long way tells.
+                pass
+        return self._judged(tables, 1).item(0)
+
+    def fails(self, tables: Tables, rows: int, picked: Picked) -> BoolArray:
+        """Of each row, shape (rows,)."""
+        failed = self._judged(tables, rows)
+        for step, variants in self.splits:
+            failed = failed & variants[picked[step]]
+        return failed
+
+    def _judged(self, tables: Tables, rows: int) -> BoolArray:
+        names = self._names(tables)
+        if names is None:
+            return np.ones(rows, np.bool_)
+        if not any(_holds_arrays(tables[table][name]) for table, name in names.values()):
+            return self._evaluated(tables, names, rows)
+        # Lists of own lengths, from a model that ran once for each row.
+        failed = np.zeros(rows, np.bool_)
+        for row in range(rows):
+            alone: list[dict[str, Array]] = [{} for _ in tables]
+            for table, name in names.values():
+                array = tables[table][name]
+                own = _holds_arrays(array)
+                alone[table][name] = (
+                    np.asarray(array[row])[np.newaxis] if own else array[row : row + 1]
+                )
+            failed[row] = self._evaluated(alone, names, 1).item(0)
+        return failed
+
+    def _names(self, tables: Tables) -> dict[Reference, tuple[int, str]] | None:
+        """Table and column of each reference; None when a column is not there."""
+        names: dict[Reference, tuple[int, str]] = {}
+        for reference, (table, source) in self.sources.items():
+            wanted = source.name if source else reference.field
+            columns = list(tables[table])
+            if isinstance(wanted, int):
+                wanted = columns[wanted] if wanted < len(columns) else ""
+            if wanted not in tables[table]:
+                return None
+            names[reference] = table, wanted
+        return names
+
+    def _evaluated(
+        self, tables: Tables, names: dict[Reference, tuple[int, str]], rows: int
+    ) -> BoolArray:
+        now: dict[Reference, tuple[int, Field | None]] = {}
+        for reference, (table, name) in names.items():
+            array = tables[table][name]
+            source = self.sources[reference][1] or _field(name, array)
+            if array.ndim != 1 + len(source.shape):
+                return np.ones(rows, np.bool_)
+            now[reference] = table, source
+        compiled = self.condition if now == self.sources else self._fitted(now)
+        if compiled is None:
+            return np.ones(rows, np.bool_)
+        if rows == 1:
+            try:
+                return np.array([compiled.scalar(tables) is self.fails_when])
+            except LookupError:
+                return np.ones(1, np.bool_)
+        holds, bad = compiled.evaluate(tables, rows)
+        failed: BoolArray = bad | (holds == self.fails_when)
+        return failed
+
+    def _fitted(self, now: dict[Reference, tuple[int, Field | None]]) -> Condition | None:
+        """The condition for the fields as they are now."""
+        key = tuple(now.values())
+        if key not in self.compiled:
+            if len(self.compiled) >= _MAX_COMPILED:
+                self.compiled.clear()
+            try:
+                self.compiled[key] = condition(self.expression, now.__getitem__)
+            except ExpressionError:
+                self.compiled[key] = None
+        return self.compiled[key]
+
+
+def _holds_arrays(array: Array) -> bool:
+    """Whether each row is an array of its own, because their lengths differ."""
+    return (
+        array.dtype == object
+        and array.ndim == 1
+        and isinstance(next(iter(array), None), np.ndarray)
+    )
+
+
+def _field(name: str, array: Array) -> Field:
+    """What an array says of the field it belongs to."""
+    text = array.dtype.kind in "OUT"
+    return Field(name, "string" if text else array.dtype.name, (None,) * (array.ndim - 1))
