@@ -267,7 +267,9 @@ def condition(seen: Object, kind: str) -> Object:
 
 def restarts(pod: Object) -> int:
     """How often the containers of a pod were started anew."""
-    return sum(each["restartCount"] for each in pod["status"].get("containerStatuses") or [])
+    status = pod["status"]
+    lists = (status.get(name) or [] for name in ("containerStatuses", "initContainerStatuses"))
+    return sum(each["restartCount"] for found in lists for each in found)
 
 
 def is_up(pod: Object) -> bool:
