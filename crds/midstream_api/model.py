@@ -138,7 +138,7 @@ class InputField(Strict):
     missing: Annotated[Missing, Field(strict=False)] = Missing.FORBID
     """`Forbid` refuses `null` and `NaN`; `Allow` hands them to the model as NaN."""
     dtype: Annotated[DType, Field(strict=False)] | None = None
-    """Of a Python model's input; left out: whatever the request has. ONNX files say it themselves."""
+    """Of a Python model's input, which needs it. ONNX files say it themselves."""
     shape: Annotated[list[Length], Field(max_length=8)] | None = None
     """Of one row of a Python model's input; left out: a single value. -1 is any length."""
 
@@ -218,6 +218,12 @@ class Model(Strict):
                     "fieldPath": ".inputs",
                 },
                 {
+                    "rule": "self.framework != 'Python' || !has(self.inputs) || self.inputs.all(i, has(i.dtype))",
+                    "message": "each input of a Python model needs its dtype; "
+                    "or leave inputs out, and it gets whatever comes",
+                    "fieldPath": ".inputs",
+                },
+                {
                     "rule": "self.framework == 'Python' || !has(self.inputs) "
                     "|| self.inputs.all(i, !has(i.dtype) && !has(i.shape))",
                     "message": "dtype and shape are for framework: Python only; an ONNX file says them itself",
@@ -279,6 +285,15 @@ class Model(Strict):
                         list="inputs",
                         index=index,
                         below="tensor",
+                    )
+                if field.dtype is None:
+                    raise refusal(
+                        "framework_field",
+                        "each input of a Python model needs its dtype; "
+                        "or leave inputs out, and it gets whatever comes",
+                        list="inputs",
+                        index=index,
+                        below="dtype",
                     )
             return self
         if self.source.inline is not None:

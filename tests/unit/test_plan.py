@@ -357,12 +357,15 @@ def test_declared_code_is_held_to_its_word() -> None:
     """Declared names and types are checked as those of a model; what is not declared is any."""
     declared = _code(
         "pre",
-        inputs=[InputField(name="house"), InputField(name="rooms", dtype=DType.INT64, shape=[-1])],
+        inputs=[
+            InputField(name="house", dtype=DType.BOOL),
+            InputField(name="rooms", dtype=DType.INT64, shape=[-1]),
+        ],
         outputs=[OutputField(name="tensor", dtype=DType.FLOAT32, shape=[17])],
     )
     steps = ResolvedStep(name="a", model=declared), ResolvedStep(name="b", model=RF)
     schema, faults = _composed_of(_of_steps(*steps), [{"inputs": [TENSOR], "outputs": [VARIABLE]}])
-    assert observe.list_fields(schema.inputs or []) == "'house', 'rooms' (int64[?])"
+    assert observe.list_fields(schema.inputs or []) == "'house' (bool), 'rooms' (int64[?])"
     text = "step b takes 'tensor' (float32[18]), the step before it gives 'tensor' (float32[17])"
     assert faults == [("spec.steps[1]", text)]
 

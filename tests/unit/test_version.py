@@ -139,14 +139,14 @@ def test_code_has_one_version_wherever_it_stands() -> None:
     "changes",
     [
         {"inputs": [InputField(name="x", dtype=DType.INT64)]},
-        {"inputs": [InputField(name="x", shape=[3])]},
+        {"inputs": [InputField(name="x", dtype=DType.BOOL, shape=[3])]},
         {"outputs": [OutputField(name="y", dtype=DType.BOOL)]},
     ],
     ids=["input type", "input shape", "outputs"],
 )
 def test_what_code_declares_is_part_of_the_version(changes: dict[str, Any]) -> None:
     """It decides which requests are refused, and what callers see."""
-    plain = _code(inputs=[InputField(name="x")])
+    plain = _code(inputs=[InputField(name="x", dtype=DType.BOOL)])
     assert len({_version(_code()), _version(plain), _version(_code(**changes))}) == 3
 
 
