@@ -49,9 +49,9 @@ def field(datatype: str, array: Any) -> Field:
 def same(array: Any, other: Any) -> bool:
     """Equal to the last bit, in type and shape."""
     if array.dtype.kind == "O":
-        return array.shape == other.shape and array.tolist() == other.tolist()
+        return bool(array.shape == other.shape) and bool(array.tolist() == other.tolist())
     equal: bool = array.tobytes() == other.tobytes()
-    return equal and array.dtype == other.dtype and array.shape == other.shape
+    return equal and bool(array.dtype == other.dtype and array.shape == other.shape)
 
 
 @hypothesis.given(tensors(), st.booleans(), st.booleans())

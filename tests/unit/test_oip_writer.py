@@ -44,7 +44,8 @@ def test_an_answer_in_json_has_what_the_protocol_says() -> None:
     """Pipeline and version, identity, and outputs in their order with flat data in the shortest text."""
     body, headers = OipWriter(OUTPUTS, FACTS).write(prices(), Asked(id="42"))
     assert body.decode() == (
-        '{"model_name":"house-price","model_version":"v-1","id":"42","parameters":{"partition":"e-1"},"outputs":['
+        '{"model_name":"house-price","model_version":"v-1","id":"42",'
+        '"parameters":{"pipeline_version":"v-1","partition":"e-1"},"outputs":['
         '{"name":"price","shape":[2,1],"datatype":"FP32","data":[718013.75,0.1]},'
         '{"name":"label","shape":[2],"datatype":"BYTES","data":["a","Grüße"]}]}'
     )
@@ -239,7 +240,11 @@ def test_nothing_is_said_of_validations_that_all_hold() -> None:
     """But that there were none that failed."""
     checks = Checks(("cheap", "negative"), FAILURES, np.zeros((2, 2), np.bool_))
     document, _ = write(prices(checks=checks), Asked(), OUTPUTS, CHECKED)
-    assert document["parameters"] == {"partition": "e-1", "anomaly_count": 0}
+    assert document["parameters"] == {
+        "pipeline_version": "v-1",
+        "partition": "e-1",
+        "anomaly_count": 0,
+    }
 
 
 def test_challengers_that_were_waited_for_are_in_the_answer() -> None:

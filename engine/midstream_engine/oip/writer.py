@@ -36,6 +36,11 @@ class OipWriter:
                 self._extra.setdefault(f"anomaly.{name}", _anomaly(index))
         self._shadows = tuple(f"out_{name}." for name in facts.challengers)
         self._head = {"model_name": facts.pipeline, "model_version": facts.version}
+        # The version once more: KServe's client does not pass on model_version.
+        self._said: dict[str, object] = {
+            "pipeline_version": facts.version,
+            "partition": facts.partition,
+        }
         self._version = b"x-midstream-version: %b\r\n" % facts.version.encode()
 
     def knows(self, name: str) -> bool:
@@ -112,7 +117,7 @@ class OipWriter:
 
     def _parameters(self, result: Result) -> dict[str, object]:
         """What is said of the whole answer. The protocol knows text, numbers and booleans; lists are JSON in a text."""
-        said: dict[str, object] = {"partition": self._facts.partition}
+        said = dict(self._said)
         if result.choices:
             said["model_split"] = dumps(
                 [answered for choice in result.choices for answered in _answered(choice)]
