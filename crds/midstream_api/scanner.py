@@ -165,7 +165,7 @@ def _reference(text: str, at: int) -> Token | None:
     if run is None or not run[0].endswith(".outputs"):
         return None
     if not text.startswith("[", _space(text, run.end())):
-        raise ExpressionError(f"an index is missing; write {run[0]}[0][0]", run.end() + 1)
+        raise ExpressionError("an index is missing; write <model>.outputs[0][0]", run.end() + 1)
     name = run[0].removesuffix(".outputs")
     if not _MODEL.fullmatch(name):
         raise ExpressionError(f"{name!r} is no name of a model", at + 1)

@@ -51,7 +51,8 @@ def _sums(array: Array) -> Array:
     """From first to last, so that a row has the same sum alone and in a batch."""
     if not array.shape[1]:
         return np.zeros(len(array))
-    last: Array = np.add.accumulate(array, axis=1)[:, -1]
+    # Adding 0.0 leaves one zero, as if it had begun with that.
+    last: Array = np.add.accumulate(array, axis=1)[:, -1] + 0.0
     return last
 
 
