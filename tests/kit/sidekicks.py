@@ -50,6 +50,15 @@ class Ground:
         content = dedent(code).encode() if isinstance(code, str) else code
         return self.sidekicks.acquire(name, content, hashlib.sha256(content).hexdigest())
 
+    @contextmanager
+    def use(self, code: str | bytes, name: str = "pre") -> Iterator[Sidekick]:
+        """Acquired, and released in the end."""
+        sidekick = self.acquire(code, name)
+        try:
+            yield sidekick
+        finally:
+            self.sidekicks.release(sidekick)
+
     def wait(self, event: str, **fields: Any) -> dict[str, Any]:
         """The first event of this name with these fields, also one that has happened already."""
 

@@ -138,16 +138,24 @@ class _Hosted:
 
     def _readable(self) -> None:
         try:
-            message = self._control.recv(MAX_MESSAGE_BYTES)
+            message = self._receive()
         except BlockingIOError:
             return
-        except OSError:
-            message = b""
         self._loop.remove_reader(self._control)
         self._control.close()
         self._on_end(
             launch.ending(json.loads(message)["exit"]) if message else "the end of its host"
         )
+
+    def _receive(self) -> bytes:
+        # A host that closes before it has read our last word resets the connection: the reset is told first, and what
+        # it had said before comes with the next look.
+        with contextlib.suppress(ConnectionResetError):
+            return self._control.recv(MAX_MESSAGE_BYTES)
+        try:
+            return self._control.recv(MAX_MESSAGE_BYTES)
+        except OSError:
+            return b""
 
 
 def _ask(host: Path, limits: Limits, sock: int, output: int) -> tuple[socket.socket, int]:

@@ -1,0 +1,285 @@
+"""Every line of the table of outcomes in `docs/python-models.md`: what a fault of the code costs, and what it does not.
+
+Each fault meets a request that another request follows, with the workers as children of the engine and with those of a
+host in a process of its own.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from kit import sidekicks as kit
+from midstream_engine.errors import RequestError, SidekickFailed, SidekickTimedOut
+from midstream_engine.sidekicks.launch import Limits
+from midstream_engine.sidekicks.settings import SidekickSettings
+
+FAULTY = """
+    import ctypes, gc, multiprocessing, os, resource, signal, socket, subprocess, sys, threading, time
+    import numpy as np
+
+    kept = []
+
+    def grow():
+        while True:
+            kept.append(np.ones(1 << 20))
+
+    def grow_in_small_pieces():
+        while True:
+            kept.append([str(n) for n in range(1000)])
+
+    def flood():
+        while True:
+            print("flood " * 20)
+
+    def flood_without_lines():
+        while True:
+            os.write(2, b"x" * 65536)
+
+    def write_everywhere():
+        for descriptor in range(3, 1024):
+            try:
+                os.write(descriptor, b"not an answer at all, but long enough")
+            except OSError:
+                pass
+
+    def close_everything():
+        os.closerange(0, 1024)
+
+    def stay_in_c():
+        # PyDLL keeps the interpreter's lock: no thread of Python runs meanwhile.
+        ctypes.PyDLL(None).sleep(1000)
+
+    def leave_children():
+        for _ in range(20):
+            if os.fork() == 0:
+                time.sleep(1000)
+        os._exit(5)
+
+    def fork_and_return():
+        for _ in range(3):
+            os.fork()
+
+    def process(inputs):
+        what = str(inputs["x"][0])
+        if what != "well":
+            result = eval(what)
+            if isinstance(result, dict):
+                return result
+        return {"y": np.ones(1), "pid": np.array([os.getpid()])}
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a request with a fault is told."""
+
+    does: str
+    error: type[RequestError]
+    says: str
+    replaced: bool = True
+    """The worker is another one afterwards."""
+
+
+OUTCOMES = {
+    "raises": Outcome("1 / 0", SidekickFailed, "ZeroDivisionError", replaced=False),
+    "exits": Outcome("sys.exit(3)", SidekickFailed, "SystemExit: 3", replaced=False),
+    "exits at once": Outcome("os._exit(3)", SidekickFailed, "exit code 3"),
+    "aborts": Outcome("os.abort()", SidekickFailed, "signal SIGABRT"),
+    "segfaults": Outcome("ctypes.string_at(0)", SidekickFailed, "signal SIGSEGV"),
+    "is killed": Outcome("os.kill(os.getpid(), 9)", SidekickFailed, "signal SIGKILL (from outside"),
+    "loops": Outcome("exec('while True: pass')", SidekickTimedOut, "did not answer within"),
+    "sleeps": Outcome("time.sleep(1000)", SidekickTimedOut, "did not answer within"),
+    "hangs in C": Outcome("stay_in_c()", SidekickTimedOut, "did not answer within"),
+    "stops itself": Outcome(
+        "os.kill(os.getpid(), signal.SIGSTOP)", SidekickTimedOut, "did not answer within"
+    ),
+    "ignores signals and loops": Outcome(
+        "[signal.signal(n, signal.SIG_IGN) for n in (1, 2, 3, 15)] and time.sleep(1000)",
+        SidekickTimedOut,
+        "did not answer within",
+    ),
+    "eats memory": Outcome("grow()", SidekickFailed, "a worker may have 384 MiB"),
+    "eats memory in small pieces": Outcome(
+        "grow_in_small_pieces()", SidekickFailed, "a worker may have 384 MiB"
+    ),
+    "asks for too much memory": Outcome(
+        "np.ones(1 << 40)", SidekickFailed, "a worker may have 384 MiB"
+    ),
+    "answers too much": Outcome(
+        "{'y': np.zeros((1, 9 << 20), np.int8)}",
+        SidekickFailed,
+        "its answer is too large",
+        replaced=False,
+    ),
+    "answers another number of rows": Outcome(
+        "{'y': [1, 2]}", SidekickFailed, "as many rows", replaced=False
+    ),
+    "answers objects": Outcome("{'y': [{}]}", SidekickFailed, "a dict", replaced=False),
+    "floods its output": Outcome("flood()", SidekickTimedOut, "did not answer within"),
+    "floods its errors without lines": Outcome(
+        "flood_without_lines()", SidekickTimedOut, "did not answer within"
+    ),
+    "writes to every descriptor": Outcome(
+        "write_everywhere()", SidekickFailed, "something else than an answer"
+    ),
+    "closes every descriptor": Outcome("close_everything()", SidekickFailed, "process ended"),
+    "leaves children behind": Outcome("leave_children()", SidekickFailed, "exit code 5"),
+}
+SECONDS = 1.0
+"""What a request with a fault may take: long enough for those that are not to run into it."""
+
+
+@pytest.fixture(scope="module", params=["child", "host"])
+def ground(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[kit.Ground]:
+    settings = SidekickSettings(limits=Limits(memory=384 << 20), max_answer=8 << 20, workers=1)
+    if request.param == "child":
+        with kit.ground(settings) as made:
+            yield made
+    else:
+        with (
+            kit.host(tmp_path_factory.mktemp("host")) as host,
+            kit.ground(replace(settings, host=host.path)) as made,
+        ):
+            yield made
+
+
+@pytest.mark.parametrize("fault", OUTCOMES)
+def test_a_fault_costs_its_request_and_nothing_else(ground: kit.Ground, fault: str) -> None:
+    """The request is told why; the next one, and other models, are answered."""
+    outcome = OUTCOMES[fault]
+    seconds = SECONDS if outcome.error is SidekickTimedOut else kit.WAIT_SECONDS
+    with (
+        ground.use("def process(inputs): return {'y': inputs['x']}", "other") as other,
+        ground.use(FAULTY, "faulty") as sidekick,
+    ):
+        before = kit.ask(sidekick, kit.column("well"))["pid"]
+        with pytest.raises(outcome.error) as failed:
+            kit.ask(sidekick, kit.column(outcome.does), seconds)
+        message = failed.value.message
+        assert message.startswith("model 'faulty': ")
+        assert outcome.says in message
+        assert len(message) < 4000
+        after = kit.ask(sidekick, kit.column("well"))["pid"]
+        assert outcome.replaced == (after != before)
+        assert {"y": [1.0]} == kit.ask(other)
+        report = ground.sidekicks.report()
+        assert [0] == [line["restarts"] for line in report if line["model"] == "other"]
+
+
+def test_a_fork_that_returns_answers_once(ground: kit.Ground) -> None:
+    """Only the worker itself may answer; the connection stays in step."""
+    with ground.use(FAULTY, "faulty") as sidekick:
+        for _ in range(3):
+            assert [1.0] == kit.ask(sidekick, kit.column("fork_and_return()"))["y"]
+        assert [1.0] == kit.ask(sidekick, kit.column("well"))["y"]
+
+
+def test_children_that_are_left_behind_are_killed(ground: kit.Ground) -> None:
+    """With the worker, however it ends."""
+    code = """
+        import os, time
+        def process(inputs):
+            child = os.fork()
+            if child == 0:
+                time.sleep(1000)
+            print("child", child)
+            if inputs["x"][0] == 2:
+                time.sleep(1000)
+            os._exit(1)
+    """
+    with ground.use(code, "parent") as sidekick:
+        for x, error in ((1.0, SidekickFailed), (2.0, SidekickTimedOut)):
+            ground.forget()
+            with pytest.raises(error):
+                kit.ask(sidekick, kit.column(x), SECONDS)
+            line = ground.wait("sidekick_output", model="parent")["line"]
+            assert kit.gone(int(line.removeprefix("child ")))
+
+
+def test_a_worker_that_kills_the_others_costs_their_requests_only(ground: kit.Ground) -> None:
+    """All workers have one parent; those that are killed are replaced."""
+    code = """
+        import os, signal
+        from pathlib import Path
+        def process(inputs):
+            me, parent = os.getpid(), os.getppid()
+            killed = 0
+            for stat in Path("/proc").glob("[0-9]*/stat"):
+                try:
+                    pid, ppid = int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
+                    if ppid == parent and pid != me:
+                        os.kill(pid, signal.SIGKILL)
+                        killed += 1
+                except OSError:
+                    pass
+            return {"killed": [killed]}
+    """
+    with ground.use(FAULTY, "victim") as victim, ground.use(code, "killer") as killer:
+        ground.forget()
+        assert [1] == kit.ask(killer)["killed"]
+        assert "signal SIGKILL" in ground.wait("sidekick_ended", model="victim")["reason"]
+        ground.wait("sidekick_started", model="victim")
+        assert [1.0] == kit.ask(victim, kit.column("well"))["y"]
+
+
+def test_an_idle_worker_that_is_killed_is_replaced_before_it_is_missed(ground: kit.Ground) -> None:
+    """No request was in it, so none fails."""
+    with ground.use(FAULTY, "faulty") as sidekick:
+        ground.forget()
+        (line,) = ground.sidekicks.report()
+        os.kill(line["pid"], signal.SIGKILL)
+        assert "from outside" in ground.wait("sidekick_ended")["reason"]
+        assert [line["pid"]] != kit.ask(sidekick, kit.column("well"))["pid"]
+
+
+def test_what_was_printed_before_a_crash_is_told(ground: kit.Ground) -> None:
+    """The last lines, also those that C code wrote."""
+    with ground.use(FAULTY, "faulty") as sidekick:
+        with pytest.raises(SidekickFailed) as failed:
+            kit.ask(sidekick, kit.column("(print('one'), os.write(2, b'two'), os._exit(1))"))
+        assert failed.value.message.endswith("it had printed\none\ntwo")
+
+
+def test_prints_reach_the_log_bounded(ground: kit.Ground) -> None:
+    """Each line once, cut to a length; beyond 50 in a second they are counted."""
+    with ground.use(FAULTY, "faulty") as sidekick:
+        ground.forget()
+        many = "[print('line', n, 'x' * 1000) for n in range(500)] and os._exit(1)"
+        with pytest.raises(SidekickFailed):
+            kit.ask(sidekick, kit.column(many))
+        ground.wait("sidekick_ended")
+        lines = [e["line"] for e in ground.events if e["event"] == "sidekick_output"]
+        assert lines[0].startswith("line 0 ")
+        assert max(map(len, lines)) <= 500
+        assert len(lines) < 500
+        assert lines[-1].endswith("more lines)")
+
+
+def test_many_prints_do_not_stop_an_answer(ground: kit.Ground) -> None:
+    """What nobody can read is thrown away, not waited for."""
+    with ground.use(FAULTY, "faulty") as sidekick:
+        many = "[print('x' * 1000) for _ in range(3000)] and {'y': [7]}"
+        assert {"y": [7]} == kit.ask(sidekick, kit.column(many))
+
+
+def test_other_requests_are_answered_while_one_hangs(tmp_path: Path) -> None:
+    """A second worker starts for them; the one that hangs is killed when its time is over."""
+    door = tmp_path / "door"
+    os.mkfifo(door)
+    with (
+        kit.ground(SidekickSettings(workers=2)) as ground,
+        ground.use(FAULTY, "faulty") as sidekick,
+    ):
+        inputs = kit.column(f"open({str(door)!r}).read()")
+        hanging = ground.start(sidekick.call(inputs, 1, 3.0))
+        with door.open("w"):  # the code has opened it, too
+            for _ in range(20):
+                assert [1.0] == kit.ask(sidekick, kit.column("well"))["y"]
+            assert isinstance(hanging.exception(kit.WAIT_SECONDS), SidekickTimedOut)
+        assert "did not answer" in ground.wait("sidekick_ended")["reason"]
