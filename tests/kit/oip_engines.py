@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,35 @@ def echo(path: Path, width: int = 2) -> Path:
     """For each datatype an output that is its input: `FP32` [N, width] -> `same FP32` [N, width], and so on."""
     shape = [None, width]
     kinds = {datatype: DTYPES[dtype] for datatype, dtype in DATATYPES.items()}
-    graph = helper.make_graph(
+    return _write(
+        path,
         [node("Identity", [name], [f"same {name}"]) for name in kinds],
-        "kit",
-        [helper.make_tensor_value_info(name, kind, shape) for name, kind in kinds.items()],
-        [
-            helper.make_tensor_value_info(f"same {name}", kind, shape)
-            for name, kind in kinds.items()
-        ],
+        [_info(name, kind, shape) for name, kind in kinds.items()],
+        [_info(f"same {name}", kind, shape) for name, kind in kinds.items()],
     )
+
+
+def not_zero(path: Path, width: int = 4) -> Path:
+    """A model without rows: the places of what is not 0, [width] float32 -> `places` [1, ?] int64."""
+    return _write(
+        path,
+        [node("NonZero", ["tensor"], ["places"])],
+        [_info("tensor", DTYPES["float32"], [width])],
+        [_info("places", DTYPES["int64"], [1, None])],
+    )
+
+
+def _info(name: str, kind: int, shape: list[int | None]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def _write(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    taken: list[onnx.ValueInfoProto],
+    given: list[onnx.ValueInfoProto],
+) -> Path:
+    graph = helper.make_graph(nodes, "kit", taken, given)
     made: onnx.ModelProto = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8
     )
@@ -74,10 +94,9 @@ def values() -> dict[str, Any]:
 
 
 @contextmanager
-def serving(folder: Path, *documents: RevisionDocument) -> Iterator[EngineProcess]:
+def serving(folder: Path, wanted: RevisionDocument) -> Iterator[EngineProcess]:
     """An engine that serves a revision."""
-    config = ConfigFolder(folder / "config")
-    config.write(*documents)
+    ConfigFolder(folder / "config").write(wanted)
     with engine(folder) as running:
         running.wait("serving")
         yield running
@@ -97,7 +116,7 @@ def client(port: int, **options: Any) -> Iterator[triton.InferenceServerClient]:
         yield made
 
 
-def inputs(sent: dict[str, Any], *, binary: bool = True) -> list[Any]:
+def inputs(sent: Mapping[Any, Any], *, binary: bool = True) -> list[Any]:
     """Triton's inputs. sent: arrays by datatype, which is the input's name, or by (name, datatype)."""
     made = []
     for key, array in sent.items():
