@@ -8,11 +8,14 @@ cannot be taken in is refused with `Overloaded` rather than queued without end.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from midstream_engine.batch import Checks, Result
+from midstream_engine.challenged import Challenged
+from midstream_engine.codec import Asked
 from midstream_engine.errors import (
     BadInput,
     BodyTooLarge,
@@ -23,18 +26,25 @@ from midstream_engine.errors import (
     NotReady,
     Overloaded,
     RequestError,
+    SidekickFailed,
+    SidekickTimedOut,
     StepFailed,
     TooSlow,
     UnknownPipeline,
     UnsupportedMediaType,
 )
-from midstream_engine.formats.records import dumps
+from midstream_engine.flow import run_beside, run_here, run_plain
+from midstream_engine.formats.jsontext import dumps
+from midstream_engine.loader import Loaded
 from midstream_engine.manager import Manager
 from midstream_engine.metrics import Counts
-from midstream_engine.revision import Loaded, Revision
-from midstream_engine.schema import Array
+from midstream_engine.request import Request, Target
+from midstream_engine.revision import Revision
+from midstream_engine.sessions import Arrays
 from midstream_engine.settings import Settings
-from midstream_engine.steps import run_chain
+from midstream_engine.shadow import ShadowRunner
+from midstream_engine.steps import Run
+from midstream_engine.validations import Validator
 
 STATUS_CODES: dict[type[RequestError], int] = {
     BadInput: 400,
@@ -48,11 +58,11 @@ STATUS_CODES: dict[type[RequestError], int] = {
     NotReady: 503,
     Overloaded: 503,
     StepFailed: 500,
+    SidekickFailed: 502,
+    SidekickTimedOut: 504,
     InternalError: 500,
 }
 """What each error is over HTTP."""
-
-_ACCEPTED = frozenset({"application/json", "application/json;format=pandas-records"})
 
 _GRACE_SECONDS = 1.0
 """For a step that was told to stop."""
@@ -77,34 +87,35 @@ class DataPlane:
         self.counts = counts
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.threads, "midstream-infer")
-        self._media_types: dict[bytes, bool] = {}
         self._waits = settings.policy == "resource"
+        self._shadows = ShadowRunner(counts.shadows)
 
-    def infer(
-        self, pipeline: str | None, content_type: bytes, body: bytes
-    ) -> Answer | Coroutine[Any, Any, Answer]:
-        """Answer a request now, or give what will answer it.
-
-        pipeline: the name in the path; None for `POST /infer`, which takes whatever serves. content_type: as sent,
-        empty when there was none. Never raises: errors are answers.
-        """
+    def infer(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
+        """Answer a request now, or give what will answer it. Never raises: errors are answers."""
         start = time.perf_counter_ns()
         revision = self._manager.serving
         try:
             if revision is None or revision.loaded is None:
-                return self._wait_and_infer(pipeline, content_type, body)
-            self._check(revision, pipeline, content_type)
+                return self._wait_and_infer(request)
+            _check(revision, request.target)
             loaded = revision.loaded
-            arrays, rows, echo = loaded.reader.read(body)
+            asked = loaded.codec.read(request, self._settings.max_body)
+            batch = asked.batch
             if loaded.batch is not None:
-                _check_batch(rows, loaded.batch)
-            read_ns = time.perf_counter_ns() - start
-            if revision.row_ns * rows > self._settings.inline_ns:
-                return self._infer_in_thread(
-                    revision, loaded, arrays, rows, echo, start, read_ns, len(body)
-                )
-            outputs, elapsed = run_chain(loaded.steps, arrays, rows)
-            return self._answer(revision, loaded, outputs, rows, echo, start, [read_ns, *elapsed])
+                _check_batch(batch.rows, loaded.batch)
+            run = Run(batch, asked.literal)
+            job = _Job(revision, loaded, run, asked, start, time.perf_counter_ns() - start)
+            if loaded.waits:
+                return self._infer_beside(job, len(request.body))
+            if revision.row_ns * batch.rows > self._settings.inline_ns:
+                return self._infer_in_thread(job, len(request.body))
+            if loaded.plain:
+                outputs = run_plain(loaded.steps, run)
+            else:
+                run.runner = shadows = Challenged(self._shadows, revision)
+                outputs = run_here(loaded.steps, run)
+                shadows.hand_over()
+            return self._answer(job, outputs)
         except RequestError as error:
             return self.refuse(error)
         except Exception as error:  # noqa: BLE001 - the last one who can turn a defect into an answer
@@ -133,85 +144,103 @@ class DataPlane:
             headers += b"x-midstream-version: %b\r\n" % serving.document.version.encode()
         return Answer(status, headers, dumps(content))
 
-    def close(self) -> None:
-        """Take no more work. Waits for nothing: a model that does not stop has its thread for good."""
+    def discard(self, revision: Revision) -> None:
+        """Give up challengers' work that waits for a revision which is to be freed."""
+        self._shadows.discard(revision)
+
+    async def close(self) -> None:
+        """Take no more work. Waits for no model that does not stop: it has its thread for good."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._shadows.close()
 
-    def _check(self, revision: Revision, pipeline: str | None, content_type: bytes) -> None:
-        if pipeline is not None and pipeline != revision.document.pipeline:
-            raise UnknownPipeline(
-                f"no pipeline {pipeline[:60]!r} here; this engine serves {revision.document.pipeline!r}"
-            )
-        known = self._media_types.get(content_type)
-        if known is None:
-            known = _is_accepted(content_type)
-            if len(self._media_types) < 100 and len(content_type) < 200:
-                self._media_types[content_type] = known
-        if not known:
-            raise UnsupportedMediaType(
-                f"content type {content_type.decode('latin-1')[:100]!r} is not supported; "
-                "send application/json; format=pandas-records"
-            )
-
-    def _answer(
-        self,
-        revision: Revision,
-        loaded: Loaded,
-        outputs: list[Array],
-        rows: int,
-        echo: Any,
-        start: int,
-        elapsed: list[int],
-    ) -> Answer:
-        body = loaded.writer.write(outputs, echo, time.time_ns() // 1_000_000, elapsed)
-        counts = self.counts
+    def _answer(self, job: "_Job", outputs: Arrays) -> Answer:
+        loaded, run, counts = job.loaded, job.run, self.counts
+        rows = run.batch.rows
         total = 0
-        for step, ns in zip(loaded.steps, elapsed[1:], strict=True):
+        for step, ns in zip(loaded.steps, run.elapsed, strict=True):
             counts.stepped(step.name, ns)
             total += ns
         # Decides where the next request runs. A run that was not given the processor says nothing about the model, so
         # one request moves it by a tenth at most.
+        revision = job.revision
         revision.row_ns += 0.1 * (min(total / rows, 2 * revision.row_ns) - revision.row_ns)
-        counts.answered(rows, time.perf_counter_ns() - start)
-        return Answer(200, loaded.headers, body)
+        result = Result(
+            run.batch, outputs, time.time_ns() // 1_000_000, [job.read_ns, *run.elapsed]
+        )
+        if not loaded.plain:
+            result.choices = tuple(run.choices)
+            result.shadows = run.shadows
+            for choice in run.choices:
+                counts.chosen(choice)
+        if loaded.validator is not None:
+            result.checks = checks = _checked(loaded.validator, run, outputs)
+            counts.checked(checks)
+        headers, body = job.asked.write(result)
+        counts.answered(rows, time.perf_counter_ns() - job.start)
+        return Answer(200, headers, body)
 
-    def _infer_in_thread(
-        self,
-        revision: Revision,
-        loaded: Loaded,
-        arrays: dict[str, Array],
-        rows: int,
-        echo: Any,
-        start: int,
-        read_ns: int,
-        size: int,
-    ) -> Coroutine[Any, Any, Answer]:
+    def _infer_in_thread(self, job: "_Job", size: int) -> Coroutine[Any, Any, Answer]:
+        self._take(size)
+        shadows = Challenged(self._shadows, job.revision)
+        job.run.runner = shadows
+        future = asyncio.get_running_loop().run_in_executor(
+            self._threads, job.compute, self._settings.infer_seconds
+        )
+        # The lease is taken here, not when the coroutine first runs: a swap may come in between. A vanished client ends
+        # the wait, not the work, so it is given back when the thread is done.
+        job.revision.leases += 1
+        future.add_done_callback(lambda done: self._over(job.revision, size, done))
+
+        async def wait() -> Answer:
+            outputs = await _patiently(future, job, self._settings.infer_seconds)
+            shadows.hand_over()
+            return self._answer(job, outputs)
+
+        return self._guarded(wait())
+
+    def _infer_beside(self, job: "_Job", size: int) -> Coroutine[Any, Any, Answer]:
+        self._take(size)
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        shadows = Challenged(self._shadows, job.revision)
+        job.run.runner = shadows
+
+        async def execute(function: Callable[[], Arrays]) -> Arrays:
+            return await loop.run_in_executor(self._threads, function)
+
+        # A task of its own, for the same reason as above.
+        work = loop.create_task(
+            run_beside(
+                job.loaded.steps, job.run, settings.infer_seconds, settings.inline_ns, execute
+            )
+        )
+        job.revision.leases += 1
+        work.add_done_callback(lambda done: self._over(job.revision, size, done))
+
+        async def wait() -> Answer:
+            outputs = await asyncio.shield(work)
+            shadows.hand_over()
+            return self._answer(job, outputs)
+
+        return self._guarded(wait())
+
+    async def _guarded(self, answer: Coroutine[Any, Any, Answer]) -> Answer:
+        try:
+            return await answer
+        except RequestError as error:
+            return self.refuse(error)
+        except Exception as error:  # noqa: BLE001 - as in `infer`
+            return self._defect(error)
+
+    def _take(self, size: int) -> None:
+        """Count a request that does not run at once. Raises Overloaded."""
         counts, settings = self.counts, self._settings
         if counts.queued >= settings.max_queued + settings.threads:
             raise Overloaded(
-                f"{counts.queued} large batches are waiting already; try again in a second"
+                f"{counts.queued} requests are waiting for their turn already; try again in a second"
             )
         self._hold(size)
-        job = _Job(loaded, arrays, rows, settings.infer_seconds)
-        future = asyncio.get_running_loop().run_in_executor(self._threads, job.run)
-        # The lease is taken here, not when the coroutine first runs: a swap may come in between. A vanished client ends
-        # the wait, not the work, so it is given back when the thread is done.
         counts.queued += 1
-        revision.leases += 1
-        future.add_done_callback(lambda done: self._over(revision, size, done))
-
-        async def wait() -> Answer:
-            try:
-                outputs, elapsed = await _patiently(future, job)
-                return self._answer(
-                    revision, loaded, outputs, rows, echo, start, [read_ns, *elapsed]
-                )
-            except RequestError as error:
-                return self.refuse(error)
-            except Exception as error:  # noqa: BLE001 - as in `infer`
-                return self._defect(error)
-
-        return wait()
 
     def _hold(self, size: int) -> None:
         """Count the bytes of a body that waits. Raises Overloaded when that would be too many."""
@@ -229,9 +258,7 @@ class DataPlane:
         if not future.cancelled():
             future.exception()  # looked at, also when nobody waits any more
 
-    async def _wait_and_infer(
-        self, pipeline: str | None, content_type: bytes, body: bytes
-    ) -> Answer:
+    async def _wait_and_infer(self, request: Request) -> Answer:
         """Under the resource-preserving policy a swap leaves a gap: requests wait for its end."""
         if not (self._waits and self._manager.wish is not None):
             return self.refuse(self._not_ready())
@@ -241,7 +268,7 @@ class DataPlane:
                 Overloaded("too many requests are waiting already; try again in a second")
             )
         try:
-            self._hold(len(body))
+            self._hold(len(request.body))
         except Overloaded as error:
             return self.refuse(error)
         counts.waiting += 1
@@ -252,8 +279,8 @@ class DataPlane:
             return self.refuse(self._not_ready())
         finally:
             counts.waiting -= 1
-            counts.buffered -= len(body)
-        answer = self.infer(pipeline, content_type, body)
+            counts.buffered -= len(request.body)
+        answer = self.infer(request)
         return answer if isinstance(answer, Answer) else await answer
 
     def _not_ready(self) -> NotReady:
@@ -264,23 +291,27 @@ class DataPlane:
 
 @dataclass(slots=True)
 class _Job:
-    """Work for a thread."""
+    """A request that has been read."""
 
+    revision: Revision
     loaded: Loaded
-    arrays: dict[str, Array]
-    rows: int
-    seconds: float
-    """The longest that one step may take."""
+    run: Run
+    asked: Asked
+    start: int
+    """When it came, in nanoseconds of the performance counter."""
+    read_ns: int
     started: float | None = None
+    """When its thread began."""
 
-    def run(self) -> tuple[list[Array], list[int]]:
+    def compute(self, seconds: float) -> Arrays:
+        """In a thread; seconds: the longest that one step may take."""
         self.started = time.monotonic()
-        return run_chain(self.loaded.steps, self.arrays, self.rows, self.seconds)
+        return run_here(self.loaded.steps, self.run, seconds)
 
 
-async def _patiently(future: "asyncio.Future[Any]", job: _Job) -> Any:
+async def _patiently(future: "asyncio.Future[Arrays]", job: _Job, seconds: float) -> Arrays:
     """The result of a job, or an error when it gets no thread or does not stop when told to."""
-    limit = job.seconds * len(job.loaded.steps) + _GRACE_SECONDS
+    limit = seconds * len(job.loaded.steps) + _GRACE_SECONDS
     remaining = limit
     while True:
         await asyncio.wait((future,), timeout=remaining)
@@ -294,9 +325,29 @@ async def _patiently(future: "asyncio.Future[Any]", job: _Job) -> Any:
             if remaining <= 0:
                 steps = ", ".join(repr(step.name) for step in job.loaded.steps)
                 raise StepFailed(
-                    f"step {steps}: the model did not answer within {job.seconds:g} s, and does not stop",
+                    f"step {steps}: the model did not answer within {seconds:g} s, and does not stop",
                     reason="StepTimedOut",
                 )
+
+
+def _checked(validator: Validator, run: Run, outputs: Arrays) -> Checks:
+    picked = {choice.step: choice.picked for choice in run.choices}
+    failed = validator.evaluate(run.batch.fields, run.steps, outputs, run.batch.rows, picked)
+    return Checks(validator.names, validator.failures, failed)
+
+
+def _check(revision: Revision, target: Target) -> None:
+    document = revision.document
+    if target.pipeline is not None and target.pipeline != document.pipeline:
+        raise UnknownPipeline(
+            f"no pipeline {target.pipeline[:60]!r} here; this engine serves {document.pipeline!r}"
+        )
+    if target.version is not None and target.version != document.version:
+        raise UnknownPipeline(
+            f"version {target.version[:60]!r} of {document.pipeline!r} does not serve here; "
+            f"{document.version} does",
+            reason="UnknownVersion",
+        )
 
 
 def _check_batch(rows: int, batch: int) -> None:
@@ -304,14 +355,3 @@ def _check_batch(rows: int, batch: int) -> None:
         raise BadInput(
             f"the body has {rows} rows; this model takes exactly {batch}", reason="WrongBatch"
         )
-
-
-def _is_accepted(content_type: bytes) -> bool:
-    """JSON, with or without `format=pandas-records`; nothing at all counts as JSON.
-
-    Old clients send the header's name once more in its value: that is taken, too.
-    """
-    text = content_type.decode("latin-1").lower().replace(" ", "")
-    text = text.removeprefix("content-type:")
-    kept = [part for part in text.split(";") if part and part != "charset=utf-8"]
-    return not kept or ";".join(kept) in _ACCEPTED

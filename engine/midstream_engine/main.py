@@ -30,15 +30,16 @@ from midstream_engine.channel import Channel
 from midstream_engine.dataplane import DataPlane
 from midstream_engine.errors import ConfigError, LoadError
 from midstream_engine.gate import Gate
+from midstream_engine.loader import Loader
 from midstream_engine.management import EngineReporter, Report, Reporter, create
 from midstream_engine.manager import Fetch, Manager, Wish
 from midstream_engine.marks import Marks
 from midstream_engine.metrics import Counts, EngineCollector, Exposition
 from midstream_engine.policy import POLICIES
-from midstream_engine.revision import Loader
 from midstream_engine.server import App, Listener
-from midstream_engine.sessions import SessionPool
+from midstream_engine.sessions import SessionPool, by_row
 from midstream_engine.settings import Settings
+from midstream_engine.sidekicks.pool import Sidekicks, SidekickSettings
 from midstream_engine.source import Source
 
 _STATUS_SECONDS = 0.002
@@ -76,6 +77,7 @@ _OPTIONAL = (
     "threads",
     "partition",
     "registry_config",
+    "sidekick_socket",
     "infer_seconds",
     "receive_seconds",
     "drain_seconds",
@@ -105,10 +107,16 @@ class Engine:
             loop.add_signal_handler(number, self._stopping.set)
         await self._open_channel()
         pool = SessionPool()
+        self.sidekicks = sidekicks = Sidekicks(
+            SidekickSettings(host=settings.sidekick_socket),
+            emit=self._emit,
+            changed=self._touch,
+        )
         cache = Cache(settings.cache)
         limit = settings.memory_limit or memory.cgroup_limit()
         loader = Loader(
             pool=pool,
+            sidekicks=sidekicks,
             verified_path=lambda sha256: _verified(cache, sha256),
             partition=settings.partition,
             memory_limit=limit,
@@ -123,6 +131,7 @@ class Engine:
         )
         self.counts = Counts()
         plane = DataPlane(manager, self.counts, settings)
+        manager.quiesces = plane.discard
         self.source = Source(settings.config, self._accept, self._refuse)
         self.exposition = Exposition(EngineCollector(self.counts, manager, pool))
         listeners = self._listeners(Gate(plane, settings))
@@ -144,8 +153,9 @@ class Engine:
         for task in [*tasks, stop]:
             task.cancel()
         await asyncio.gather(*tasks, stop, return_exceptions=True)
-        plane.close()
+        await plane.close()
         await manager.close()
+        await sidekicks.close()
         self._emit("stopped", worker=self._worker)
         if self._channel is not None:
             await self._channel.close()
@@ -217,6 +227,7 @@ class Engine:
         error = self.source.error if self.source else None
         return {
             **self.manager.report(),
+            "sidekicks": self.sidekicks.report(),
             "config": {
                 "accepted": error is None and self.manager.wish is not None,
                 "reason": error.reason if error else None,
@@ -229,6 +240,9 @@ class Engine:
             events.to_lines(event, **fields)
         else:
             self._channel.notify("event", {"event": event, "at": time.time(), **fields})
+
+    def _touch(self) -> None:
+        self.manager.touch()
 
     def _accept(self, wish: Wish) -> None:
         self.manager.accept(wish)
@@ -273,6 +287,7 @@ def _verified(cache: Cache, sha256: str) -> Path:
 
 def _fetcher(cache: Cache, settings: Settings) -> Fetch:
     def fetch_model(model: ResolvedModel, cancelled: Any) -> None:
+        assert model.uri is not None
         try:
             fetch(
                 Address.parse(model.uri, None),
@@ -308,9 +323,14 @@ def inspect(paths: list[Path]) -> int:
         except LoadError as error:
             found[str(path)] = {"error": error.message, "reason": error.reason}
             continue
+        try:
+            inputs, outputs = by_row(session.inputs, "input"), by_row(session.outputs, "output")
+        except LoadError as error:
+            found[str(path)] = {"error": error.message, "reason": error.reason}
+            continue
         found[str(path)] = {
-            "inputs": [field.report() for field in session.inputs],
-            "outputs": [field.report() for field in session.outputs],
+            "inputs": [field.report() for field in inputs],
+            "outputs": [field.report() for field in outputs],
         }
     json.dump(found, sys.stdout)
     print()
@@ -338,6 +358,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     serve.add_argument("--partition", help="this engine's name in answers")
     serve.add_argument(
         "--registry-config", type=Path, help="Docker config JSON with logins; may appear later"
+    )
+    serve.add_argument(
+        "--sidekick-socket", type=Path, help="of the container that runs Python models"
     )
     serve.add_argument("--infer-seconds", type=float, help="the longest one step may run")
     serve.add_argument("--receive-seconds", type=float, help="for a request to arrive")

@@ -18,9 +18,10 @@ from midstream_api.engineconfig import ResolvedModel, RevisionDocument
 from midstream_engine import memory, scheduling
 from midstream_engine.errors import LoadError, contained
 from midstream_engine.events import Emit
+from midstream_engine.loader import Loaded, Loader
 from midstream_engine.marks import Marks
 from midstream_engine.policy import Action, Goal, Load, Policy, Prepare, Serve, Snapshot, Unload
-from midstream_engine.revision import Loaded, Loader, Revision, State
+from midstream_engine.revision import Revision, State
 from midstream_engine.schema import Field, differences
 
 Fetch = Callable[[ResolvedModel, Callable[[], bool]], None]
@@ -62,6 +63,7 @@ class Manager:
         self._fetch_thread = ThreadPoolExecutor(
             1, "midstream-fetch", initializer=scheduling.yield_to_requests
         )
+        self._metronome = scheduling.Metronome()
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._served = asyncio.Event()
@@ -73,13 +75,15 @@ class Manager:
         self._closing = False
         self._killer = marks.found
         self._asked = 0.0
-        self._shown: tuple[tuple[Field, ...], tuple[Field, ...]] | None = None
+        self._shown: tuple[tuple[Field, ...] | None, tuple[Field, ...] | None] | None = None
         """Inputs and outputs that callers have seen last."""
         self.revisions: dict[str, Revision] = {}
         self.serving: Revision | None = None
         self.wish: Wish | None = None
         self.swaps = 0
         self.failures: dict[str, int] = {}
+        self.quiesces: Callable[[Revision], None] = lambda _: None
+        """Told of a revision that takes no more work."""
 
     def accept(self, wish: Wish) -> None:
         """Take a new wish; what it does not name any more is dropped."""
@@ -177,6 +181,7 @@ class Manager:
                 self._marks.clear()
         self._fetch_thread.shutdown(wait=False, cancel_futures=True)
         self._load_thread.shutdown(wait=done, cancel_futures=True)
+        self._metronome.close()
 
     def touch(self) -> None:
         """Something beside the revisions has changed that `report`'s readers should see."""
@@ -271,6 +276,7 @@ class Manager:
             self.serving = None
             self._served.clear()
         revision.move(State.QUIESCING)
+        self.quiesces(revision)
         if revision.leases == 0:
             revision.drained.set()
         # Off the list: a wish for the same revision loads it anew while this one drains.
@@ -313,21 +319,25 @@ class Manager:
             return self._closing or not self._wanted(revision)
 
         def fetch() -> None:
-            for step in revision.document.steps:
-                self._fetch(step.model, cancelled)
+            for model in revision.document.models():
+                if model.uri is not None:
+                    self._fetch(model, cancelled)
 
-        await asyncio.get_running_loop().run_in_executor(self._fetch_thread, fetch)
+        with self._metronome:
+            await asyncio.get_running_loop().run_in_executor(self._fetch_thread, fetch)
         revision.stages["fetched"] = (time.perf_counter() - start) * 1e3
 
     async def _in_load_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         job = self._load_thread.submit(function, *args)
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
-        return await asyncio.wrap_future(job)
+        with self._metronome:
+            return await asyncio.wrap_future(job)
 
     def _verify_files(self, revision: Revision) -> None:
-        for step in revision.document.steps:
-            self._loader.verified_path(step.model.sha256)
+        for model in revision.document.models():
+            if model.uri is not None:
+                self._loader.verified_path(model.sha256)
 
     def _load_in_thread(self, revision: Revision, candidate: bool, tell: Emit) -> Loaded:
         loaded = failure = None
@@ -367,9 +377,10 @@ class Manager:
         if self.serving is None and revision.id == wish.goal.stable:
             return []  # nothing serves, and this is the last resort
         inputs, outputs = self._shown
+        # What a Python model does not declare says nothing of a change.
         return [
-            *differences(inputs, loaded.inputs, "input"),
-            *differences(outputs, loaded.outputs, "output"),
+            *(differences(inputs, loaded.inputs, "input") if inputs and loaded.inputs else []),
+            *(differences(outputs, loaded.outputs, "output") if outputs and loaded.outputs else []),
         ]
 
     def _wanted(self, revision: Revision) -> bool:
@@ -448,7 +459,7 @@ def _schema_changed(changes: list[str]) -> LoadError:
 
 
 def _models(revision: Revision) -> str:
-    return ", ".join(step.model.name for step in revision.document.steps)
+    return ", ".join(model.name for model in revision.document.models())
 
 
 def _since(start: float) -> float:

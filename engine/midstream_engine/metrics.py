@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -17,6 +18,9 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
+
+from midstream_engine.batch import Checks, Choice
+from midstream_engine.comparison import Outcome, ShadowCounts
 
 if TYPE_CHECKING:
     from midstream_engine.manager import Manager
@@ -36,11 +40,14 @@ class Counts:
         "buckets",
         "buffered",
         "codes",
+        "failed_checks",
         "queued",
         "rows",
+        "shadows",
         "step_ns",
         "step_runs",
         "total_ns",
+        "variant_rows",
         "waiting",
     )
 
@@ -51,6 +58,11 @@ class Counts:
         self.rows = 0
         self.step_ns: dict[str, int] = {}
         self.step_runs: dict[str, int] = {}
+        self.variant_rows: dict[tuple[str, str], int] = {}
+        """Rows by step and variant of a split."""
+        self.failed_checks: dict[str, int] = {}
+        """Rows by validation that did not hold."""
+        self.shadows = ShadowCounts()
         self.buffered = 0
         """Bytes of request bodies that are arriving, or wait for a thread or for something that serves."""
         self.queued = 0
@@ -67,6 +79,16 @@ class Counts:
     def stepped(self, step: str, ns: int) -> None:
         self.step_ns[step] = self.step_ns.get(step, 0) + ns
         self.step_runs[step] = self.step_runs.get(step, 0) + 1
+
+    def chosen(self, choice: Choice) -> None:
+        rows = np.bincount(choice.picked, minlength=len(choice.variants)).tolist()
+        for variant, number in zip(choice.variants, rows, strict=True):
+            key = (choice.step, variant.name)
+            self.variant_rows[key] = self.variant_rows.get(key, 0) + number
+
+    def checked(self, checks: Checks) -> None:
+        for name, number in zip(checks.names, checks.failed.sum(axis=1).tolist(), strict=True):
+            self.failed_checks[name] = self.failed_checks.get(name, 0) + number
 
     def refused(self, code: int) -> None:
         self.codes[code] = self.codes.get(code, 0) + 1
@@ -107,7 +129,11 @@ class EngineCollector(Collector):
         for step, ns in counts.step_ns.items():
             steps.add_metric([pipeline, step], counts.step_runs[step], ns / 1e9)
         yield steps
-        yield _gauge("queued_batches", "Large batches in or waiting for a thread", counts.queued)
+        yield from self._of_variants(pipeline)
+        yield from self._of_challengers(pipeline)
+        yield _gauge(
+            "queued_batches", "Requests in or waiting for a thread or a sidekick", counts.queued
+        )
         yield _gauge("buffered_bytes", "Request bodies arriving or waiting", counts.buffered)
         yield _gauge("waiting_requests", "Requests waiting until something serves", counts.waiting)
         yield _gauge("sessions", "Model sessions in memory", len(self._pool))
@@ -132,6 +158,62 @@ class EngineCollector(Collector):
         for stage, ms in (manager.serving.stages if manager.serving else {}).items():
             stages.add_metric([pipeline, stage], ms / 1e3)
         yield stages
+
+    def _of_variants(self, pipeline: str) -> Iterator[Metric]:
+        rows = CounterMetricFamily(
+            "midstream_engine_variant_rows",
+            "Rows answered by each variant of a split",
+            labels=["pipeline", "step", "variant"],
+        )
+        for (step, variant), number in self._counts.variant_rows.items():
+            rows.add_metric([pipeline, step, variant], number)
+        yield rows
+        failed = CounterMetricFamily(
+            "midstream_engine_failed_validations",
+            "Rows for which a validation did not hold",
+            labels=["pipeline", "validation"],
+        )
+        for name, number in self._counts.failed_checks.items():
+            failed.add_metric([pipeline, name], number)
+        yield failed
+
+    def _of_challengers(self, pipeline: str) -> Iterator[Metric]:
+        labels = ["pipeline", "step", "challenger"]
+        outcomes = CounterMetricFamily(
+            "midstream_engine_shadow_batches",
+            "Batches for challengers by what became of them",
+            labels=[*labels, "outcome"],
+        )
+        runs = SummaryMetricFamily(
+            "midstream_engine_shadow_duration_seconds",
+            "Runs of challengers that answered, without the time in the queue",
+            labels=labels,
+        )
+        compared = CounterMetricFamily(
+            "midstream_engine_shadow_compared_rows",
+            "Rows of a variable that champion and challenger both gave",
+            labels=[*labels, "variable"],
+        )
+        unequal = CounterMetricFamily(
+            "midstream_engine_shadow_unequal_rows",
+            "Those that are not equal bit by bit",
+            labels=[*labels, "variable"],
+        )
+        difference = SummaryMetricFamily(
+            "midstream_engine_shadow_absolute_difference",
+            "Absolute differences of the numbers of a variable",
+            labels=[*labels, "variable"],
+        )
+        for (step, challenger), tally in self._counts.shadows.tallies.items():
+            who = [pipeline, step, challenger]
+            for outcome, number in tally.outcomes.items():
+                outcomes.add_metric([*who, outcome.value], number)
+            runs.add_metric(who, tally.outcomes[Outcome.ANSWERED], tally.run_ns / 1e9)
+            for name, variable in tally.variables.items():
+                compared.add_metric([*who, name], variable.rows)
+                unequal.add_metric([*who, name], variable.unequal)
+                difference.add_metric([*who, name], variable.values, variable.absolute)
+        yield from (outcomes, runs, compared, unequal, difference)
 
 
 def _counter(name: str, text: str, pipeline: str, value: float) -> Metric:

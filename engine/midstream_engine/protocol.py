@@ -31,6 +31,7 @@ from midstream_engine.errors import (
     TooSlow,
 )
 from midstream_engine.gate import Gate
+from midstream_engine.request import HEADERS, Headers, Request, Target
 
 _LINGER_SECONDS = 2.0
 """How long the rest of a refused request is read and dropped, so that the client sees the answer and not a reset."""
@@ -91,7 +92,7 @@ class HotProtocol(HttpToolsProtocol):
         self._cold = False
         """uvicorn has a cycle for it."""
         self._upgrading = False
-        self._name: str | None = None
+        self._target: Target | None = None
         self._body: bytes | bytearray = b""
         self._size = 0
         self._moved = False
@@ -99,8 +100,7 @@ class HotProtocol(HttpToolsProtocol):
         self._bare = 0
         """Bytes without any body since then."""
         self._keep_alive = True
-        self._content_type = b""
-        self._trace = b""
+        self._head = Headers()
         # Of the connection
         self._closing = False
         """The engine stops: the request that arrives is the last one."""
@@ -151,16 +151,14 @@ class HotProtocol(HttpToolsProtocol):
         self._receiving = True
         self._moved = True
         self._since = self.loop.time()
-        self._content_type = b""
-        self._trace = b""
+        self._head = Headers()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         self.headers.append((name, value))
-        if name == b"content-type":
-            self._content_type = value
-        elif name == b"traceparent" and len(value) <= MAX_TRACE:
-            self._trace = value
+        kept = HEADERS.get(name)
+        if kept is not None:
+            setattr(self._head, kept, value)
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
 
@@ -173,10 +171,10 @@ class HotProtocol(HttpToolsProtocol):
             self._upgrading = True
             return
         busy = self.cycle is not None and not self.cycle.response_complete
-        hot = False
+        self._target = None
         if not busy and parser.get_method() == b"POST":
-            hot, self._name = self.gate.target(self.url)
-        if not hot:
+            self._target = self.gate.target(self.url)
+        if self._target is None:
             self._give_to_uvicorn()
             return
         self._hot = True
@@ -222,12 +220,14 @@ class HotProtocol(HttpToolsProtocol):
             return
         body = self._body
         self._forget_body()
+        assert self._target is not None
+        head = self._head
         result = self.gate.plane.infer(
-            self._name, self._content_type, body if type(body) is bytes else bytes(body)
+            Request(self._target, body if type(body) is bytes else bytes(body), head)
         )
         keep = self._keep_alive and not self._closing
         if type(result) is Answer:
-            self._write(result, keep, self._trace)
+            self._write(result, keep, head.trace)
         else:
             self._answer_later(result, keep)  # type: ignore[arg-type]
 
@@ -310,7 +310,7 @@ class HotProtocol(HttpToolsProtocol):
                 STATUS_LINE[answer.status],
                 self.gate.default_headers(self.server_state.default_headers),
                 answer.headers,
-                b"" if not trace else b"traceparent: %b\r\n" % trace,
+                b"traceparent: %b\r\n" % trace if 0 < len(trace) <= MAX_TRACE else b"",
                 b"" if keep else b"connection: close\r\n",
                 len(answer.body),
                 answer.body,
@@ -325,7 +325,7 @@ class HotProtocol(HttpToolsProtocol):
     def _answer_later(self, coming: Coroutine[Any, Any, Answer], keep: bool) -> None:
         self.cycle = pending = _Pending(keep)  # type: ignore[assignment]
         self.flow.pause_reading()
-        self._task = task = self.loop.create_task(self._wait(coming, pending, self._trace))
+        self._task = task = self.loop.create_task(self._wait(coming, pending, self._head.trace))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 

@@ -1,6 +1,7 @@
 """An inference request as it reaches the data plane, free of any HTTP server."""
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -26,12 +27,22 @@ class Target:
     """Behind the `?`, as sent."""
 
 
-@dataclass(slots=True)
-class Request:
-    """One request. Header values are as sent, empty when there was none."""
+HEADERS: Mapping[bytes, str] = {
+    b"content-type": "content_type",
+    b"accept": "accept",
+    b"content-encoding": "content_encoding",
+    b"accept-encoding": "accept_encoding",
+    b"x-midstream-split-key": "split_key",
+    b"inference-header-content-length": "json_length",
+    b"traceparent": "trace",
+}
+"""The headers that mean something here, and the field of `Headers` that has their value."""
 
-    target: Target
-    body: bytes
+
+@dataclass(slots=True)
+class Headers:
+    """Values as sent, empty when there was none."""
+
     content_type: bytes = b""
     accept: bytes = b""
     content_encoding: bytes = b""
@@ -40,3 +51,14 @@ class Request:
     """`x-midstream-split-key`"""
     json_length: bytes = b""
     """`inference-header-content-length`"""
+    trace: bytes = b""
+    """`traceparent`: sent back, nothing else yet."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request."""
+
+    target: Target
+    body: bytes
+    headers: Headers

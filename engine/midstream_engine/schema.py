@@ -40,9 +40,11 @@ class Field:
     """Rows a model insists on; None is any number."""
     allow_missing: bool = False
     """`null` and NaN reach the model as NaN."""
+    ranked: bool = True
+    """False: the model does not say how many dimensions a row has, and `shape` says nothing."""
 
     def __str__(self) -> str:
-        return f"{self.name!r} ({self.dtype}{shape_text(self.shape)})"
+        return f"{self.name!r} ({self.dtype}{shape_text(self.shape) if self.ranked else '[...]'})"
 
     @property
     def numpy_dtype(self) -> np.dtype[np.generic]:
@@ -53,8 +55,17 @@ class Field:
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether one row of this shape fits."""
-        return len(shape) == len(self.shape) and all(
-            want is None or want == got for want, got in zip(self.shape, shape, strict=True)
+        return not self.ranked or (
+            len(shape) == len(self.shape)
+            and all(
+                want is None or want == got for want, got in zip(self.shape, shape, strict=True)
+            )
+        )
+
+    def meets(self, other: "Field") -> bool:
+        """Whether values of this field may be values of the other one: equal types, no lengths that exclude it."""
+        return self.dtype == other.dtype and (
+            not (self.ranked and other.ranked) or compatible(self.shape, other.shape)
         )
 
 
@@ -79,12 +90,13 @@ def differences(old: tuple[Field, ...], new: tuple[Field, ...], what: str) -> li
     said += [f"{what} {after[name]} is new" for name in after if name not in before]
     for name, was in before.items():
         now = after.get(name, was)
-        if was.dtype != now.dtype or not _compatible(was.shape, now.shape):
+        if not was.meets(now):
             said.append(f"{what} {was} became {now}")
     return said
 
 
-def _compatible(old: tuple[int | None, ...], new: tuple[int | None, ...]) -> bool:
+def compatible(old: tuple[int | None, ...], new: tuple[int | None, ...]) -> bool:
+    """Whether two row shapes have as many dimensions, and no known lengths that differ."""
     return len(old) == len(new) and all(
         a is None or b is None or a == b for a, b in zip(old, new, strict=True)
     )

@@ -21,6 +21,7 @@ from midstream_engine.errors import (
 )
 from midstream_engine.gate import Gate
 from midstream_engine.protocol import MAX_TRACE, HotProtocol, bound_to
+from midstream_engine.request import HEADERS, Headers, Request
 from midstream_engine.settings import Settings
 
 Scope = MutableMapping[str, Any]
@@ -41,8 +42,9 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        hot, name = self._gate.target(scope["raw_path"])
-        if not hot:
+        query = scope["query_string"]
+        target = self._gate.target(scope["raw_path"] + (b"?" + query if query else b""))
+        if target is None:
             await self._management(scope, receive, send)
             return
         plane = self._gate.plane
@@ -50,7 +52,10 @@ class App:
             error = MethodNotAllowed(f"method {scope['method']} is not allowed here; use POST")
             await _send(send, plane.refuse(error))
             return
-        headers = dict(scope["headers"])
+        headers = Headers()
+        for name, value in scope["headers"]:
+            if name in HEADERS:
+                setattr(headers, HEADERS[name], value)
         try:
             body = await self._body(receive)
         except RequestError as error:
@@ -58,12 +63,11 @@ class App:
             return
         if body is None:
             return
-        trace = headers.get(b"traceparent", b"")
-        answer = plane.infer(name, headers.get(b"content-type", b""), body)
+        answer = plane.infer(Request(target, body, headers))
         await _send(
             send,
             answer if isinstance(answer, Answer) else await answer,
-            trace=trace if len(trace) <= MAX_TRACE else b"",
+            trace=headers.trace if len(headers.trace) <= MAX_TRACE else b"",
         )
 
     async def _body(self, receive: Receive) -> bytes | None:

@@ -13,6 +13,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,9 @@ class Session:
         )
         self.sha256 = sha256
         self.users = 0
-        self.inputs = tuple(_field(node, "input") for node in self._session.get_inputs())
-        self.outputs = tuple(_field(node, "output") for node in self._session.get_outputs())
+        self.inputs = tuple(_tensor(node, "input") for node in self._session.get_inputs())
+        self.outputs = tuple(_tensor(node, "output") for node in self._session.get_outputs())
+        """Whole tensors: `shape` includes the first dimension, whatever it means to the model."""
         self.run: Callable[..., list[np.ndarray[Any, Any]]] = self._session.run
         """run(output names, feed, options=None); raises whatever onnxruntime raises."""
 
@@ -171,27 +173,47 @@ def run_bounded(
     raise StepFailed(explain(errors[0])) from errors[0]
 
 
-def _field(node: Any, what: str) -> Field:
+def _tensor(node: Any, what: str) -> Field:
     dtype = ONNX_TYPES.get(node.type)
     if dtype is None:
+        hint = (
+            "; export the classifier without ZipMap (zipmap=False)"
+            if node.type.startswith("seq(map(")
+            else ""
+        )
         raise LoadError(
             "UnsupportedType",
-            f"{what} {node.name!r} has type {node.type}; supported are {', '.join(ONNX_TYPES)}",
+            f"{what} {node.name!r} has type {node.type}; supported are {', '.join(ONNX_TYPES)}{hint}",
         )
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else None for dim in node.shape)
-    if not shape:
-        raise LoadError(
-            "NoBatchDimension",
-            f"{what} {node.name!r} is a single value; the first dimension must be the batch of rows",
-        )
-    return Field(node.name, dtype, shape[1:], batch=shape[0])
+    return Field(node.name, dtype, shape)
+
+
+def by_row(fields: Sequence[Field], what: str) -> tuple[Field, ...]:
+    """Tensors of a session as fields of a row: the first dimension is the batch of rows.
+
+    A tensor without dimensions is a single value, or onnxruntime does not know its dimensions: it tells both in the
+    same way. An output's are seen when the model runs. Raises LoadError for an input.
+    """
+    found = []
+    for field in fields:
+        if not field.shape and what == "input":
+            raise LoadError(
+                "NoBatchDimension",
+                f"{what} {field.name!r} is a single value; the first dimension must be the batch of rows "
+                "(for a model without one say batch: Single)",
+            )
+        batch = field.shape[0] if field.shape else None
+        found.append(replace(field, shape=field.shape[1:], batch=batch, ranked=bool(field.shape)))
+    return tuple(found)
 
 
 def zeros(fields: Sequence[Field]) -> Mapping[str, np.ndarray[Any, Any]]:
     """One row (or the batch a model insists on) of zeros for each field; unknown lengths are 1."""
     return {
-        field.name: np.zeros(
+        field.name: np.full(
             (field.batch or 1, *(1 if dim is None else dim for dim in field.shape)),
+            "" if field.dtype == "string" else 0,
             dtype=field.numpy_dtype,
         )
         for field in fields

@@ -215,7 +215,7 @@ def _document(
             "ConfigInvalid",
             f"{names.INDEX_FILE} calls {entry.document} revision {entry.revision}; its content makes it {digest[:16]}",
         )
-    version = version_of(document.pipeline, document.steps)
+    version = version_of(document.pipeline, document.steps, document.validations)
     for where, said in ((names.INDEX_FILE, entry.version), (entry.document, document.version)):
         if said != version:
             raise ConfigError(

@@ -1,157 +1,248 @@
-"""Steps: models bound to their sessions and connected by the names of their fields.
+"""Steps: one model, a split between variants, or a champion with challengers in its shadow.
 
-The output fields of a step are the input fields of the next, matched by name. Names and types are checked here, when a
-revision is loaded, so that no request finds out.
+The output fields of a step are the input fields of the next, matched by name. Names and types are checked when a
+revision is loaded (`midstream_engine.connect`), so that no request finds out; what Python models do not declare is
+checked when they answer. A step says what is to be run as work for somebody else: the same steps run in the caller's
+thread, and on the event loop where a model runs in a process beside it (`midstream_engine.flow`).
 """
 
+import itertools
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Awaitable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from midstream_api.engineconfig import ResolvedStep
-from midstream_api.model import InputField, Missing
-from midstream_engine.errors import LoadError, StepFailed
-from midstream_engine.schema import Array, Field, list_fields, shape_text
-from midstream_engine.sessions import Arrays, Session, explain, run_bounded
+import numpy as np
+
+from midstream_engine.batch import Batch, Choice, VariantRef
+from midstream_engine.errors import SidekickFailed, StepFailed
+from midstream_engine.schema import Array, Field
+from midstream_engine.sessions import Arrays
+from midstream_engine.split import Chooser
+from midstream_engine.units import OnnxUnit, Unit, conformed, stacked
+
+
+@dataclass(slots=True)
+class Work:
+    """One unit's part in a step."""
+
+    unit: Unit
+    fields: Arrays
+    rows: int
+
+
+Flow = Generator[list[Work] | Awaitable[Any], Any, Arrays]
+"""Yields work that can be done side by side, and is sent the outputs in that order; or what somebody else does, and is
+sent its result. Returns a step's outputs."""
+
+
+class Asked(Protocol):
+    """Challengers that are at work."""
+
+    def answers(self, champion: Arrays) -> Awaitable[dict[str, Arrays | None]]:
+        """Wait for their outputs, by name; None for one that has none."""
+
+    def give_up(self) -> None:
+        """Wait no more."""
+
+
+class Shadows(Protocol):
+    """Who runs challengers."""
+
+    def ask(self, step: "ShadowStep", fields: Arrays, rows: int) -> Asked:
+        """Start the challengers beside the champion."""
+
+    def offer(self, step: "ShadowStep", fields: Arrays, rows: int, champion: Arrays) -> None:
+        """Hand over rows that nobody waits for."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One batch on its way through the steps."""
+
+    batch: Batch
+    literal: float | None = None
+    """Stands for the random number of every split."""
+    choices: list[Choice] = field(default_factory=list)
+    shadows: dict[str, Arrays | None] = field(default_factory=dict)
+    """Outputs by challenger, of shadow steps that wait."""
+    runner: Shadows | None = None
+    """None while a revision is being loaded: each challenger is tried by itself then."""
+    steps: dict[str, Arrays] = field(default_factory=dict)
+    """Outputs of each step that has run, by its name."""
+    elapsed: list[int] = field(default_factory=list)
+    """Nanoseconds of each step that has run."""
 
 
 @dataclass(slots=True, eq=False)
-class Step:
-    """One model of a loaded revision."""
+class ModelStep:
+    """One model answers all rows."""
 
     name: str
-    model: str
-    session: Session
-    inputs: tuple[Field, ...]
-    """As callers, or the step before, name them."""
-    outputs: tuple[Field, ...]
-    feeds: tuple[tuple[str, str], ...]
-    """(the session's own name, field name) for each input."""
-    output_names: list[str]
+    unit: Unit
+    inputs: tuple[Field, ...] | None = None
+    """None: whatever comes."""
+    outputs: tuple[Field, ...] | None = None
+    """None: known only when it answers."""
 
-    def run(self, fields: Arrays) -> list[Array]:
-        """Outputs in the order of `outputs`. Raises StepFailed."""
-        feed = {tensor: fields[name] for tensor, name in self.feeds}
-        try:
-            return self.session.run(self.output_names, feed)
-        except Exception as error:
-            raise StepFailed(f"step {self.name!r}: {explain(error)}") from error
+    @property
+    def units(self) -> list[Unit]:
+        return [self.unit]
 
-    def run_bounded(self, fields: Arrays, seconds: float) -> list[Array]:
-        """The same, but stopped after `seconds`."""
-        feed = {tensor: fields[name] for tensor, name in self.feeds}
-        try:
-            return run_bounded(self.session, self.output_names, feed, seconds)
-        except StepFailed as error:
-            raise StepFailed(f"step {self.name!r}: {error.message}", reason=error.reason) from error
+    @property
+    def waits(self) -> bool:
+        """Whether somebody else than the caller's thread has a part in it."""
+        return not isinstance(self.unit, OnnxUnit)
+
+    def flow(self, fields: Arrays, run: Run) -> Flow:
+        (outputs,) = yield [Work(self.unit, fields, run.batch.rows)]
+        return outputs  # type: ignore[no-any-return]
 
 
-def bind(step: ResolvedStep, session: Session) -> Step:
-    """A step with its model's inputs renamed as the manifest says. Raises LoadError."""
-    for what, fields in (("inputs", session.inputs), ("outputs", session.outputs)):
-        if not fields:
-            raise LoadError(
-                "InvalidModel",
-                f"step {step.name!r}, model {step.model.name!r}: the model has no {what}; a step needs at least one",
+@dataclass(slots=True, eq=False)
+class SplitStep:
+    """Each row is answered by one of several models."""
+
+    name: str
+    variants: list[Unit]
+    refs: tuple[VariantRef, ...]
+    chooser: Chooser
+    inputs: tuple[Field, ...] | None = None
+    outputs: tuple[Field, ...] | None = None
+
+    @property
+    def units(self) -> list[Unit]:
+        return list(self.variants)
+
+    @property
+    def waits(self) -> bool:
+        return any(not isinstance(unit, OnnxUnit) for unit in self.variants)
+
+    def flow(self, fields: Arrays, run: Run) -> Flow:
+        rows = run.batch.rows
+        picked = self.chooser.choose(rows, self._keys(run.batch), run.literal)
+        run.choices.append(Choice(self.name, self.refs, picked))
+        first = int(picked[0])
+        if rows == 1 or (picked == first).all():
+            (outputs,) = yield [Work(self.variants[first], fields, rows)]
+            return self._named(outputs)
+        parts = [(index, np.flatnonzero(picked == index)) for index in range(len(self.variants))]
+        parts = [(index, where) for index, where in parts if len(where)]
+        answers = yield [
+            Work(
+                self.variants[index],
+                {name: array[where] for name, array in fields.items()},
+                len(where),
             )
-    feeds: list[tuple[str, str]] = []
-    inputs: list[Field] = []
-    for field, given in _renamed(step, session.inputs):
-        feeds.append((field.name, given.name if given else field.name))
-        allow = given is not None and given.missing is Missing.ALLOW
-        if allow and not field.dtype.startswith("float"):
-            raise LoadError(
-                "InvalidInputs",
-                f"step {step.name!r}: input {given.name if given else ''!r} has `missing: Allow`, which needs a float; "
-                f"the model takes {field.dtype}",
+            for index, where in parts
+        ]
+        named = [self._named(outputs) for outputs in answers]
+        self._agree([self.variants[index] for index, _ in parts], named)
+        return {
+            name: _gathered(
+                [(where, each[name]) for (_, where), each in zip(parts, named, strict=True)], rows
             )
-        inputs.append(replace(field, name=feeds[-1][1], allow_missing=allow))
-    return Step(
-        name=step.name,
-        model=step.model.name,
-        session=session,
-        inputs=tuple(inputs),
-        outputs=session.outputs,
-        feeds=tuple(feeds),
-        output_names=[field.name for field in session.outputs],
-    )
+            for name in named[0]
+        }
 
+    def _keys(self, batch: Batch) -> Sequence[Any] | None:
+        name = self.chooser.field
+        if name is None:
+            return None
+        if name in batch.keys:
+            return batch.keys[name]
+        array = batch.fields.get(name)
+        return None if array is None else array.tolist()
 
-def _renamed(step: ResolvedStep, own: Sequence[Field]) -> list[tuple[Field, InputField | None]]:
-    given = step.model.inputs
-    if given is None:
-        return [(field, None) for field in own]
-    where = f"step {step.name!r}, model {step.model.name!r}"
-    if len(given) != len(own):
-        raise LoadError(
-            "InvalidInputs",
-            f"{where}: inputs lists {len(given)} names, the model has {len(own)}: {list_fields(own)}",
-        )
-    by_name = {field.name: field for field in own}
-    pairs: dict[str, InputField] = {}
-    for position, entry in enumerate(given):
-        tensor = entry.tensor if entry.tensor is not None else own[position].name
-        if tensor not in by_name:
-            raise LoadError(
-                "InvalidInputs",
-                f"{where}: inputs[{position}].tensor names {tensor!r}, the model has {list_fields(own)}",
-            )
-        if tensor in pairs:
-            raise LoadError(
-                "InvalidInputs", f"{where}: inputs has two entries for the model's {tensor!r}"
-            )
-        pairs[tensor] = entry
-    return [(field, pairs[field.name]) for field in own]
+    def _named(self, outputs: Arrays) -> Arrays:
+        """In the order of the step's outputs, whichever variant answered."""
+        if self.outputs is None:
+            return outputs
+        return {each.name: outputs[each.name] for each in self.outputs}
 
-
-def check_connected(steps: Sequence[Step]) -> None:
-    """Every input of a step is an output of the step before, in name, type and known lengths. Raises LoadError."""
-    for before, after in pairwise(steps):
-        offered = {field.name: field for field in before.outputs}
-        for field in after.inputs:
-            source = offered.get(field.name)
-            if source is None:
-                raise LoadError(
-                    "NamesDoNotConnect",
-                    f"step {after.name!r} takes {field}, step {before.name!r} before it gives "
-                    f"{list_fields(before.outputs)}; rename with `inputs: [{{name: …}}]` on step {after.name!r}",
-                )
-            if source.dtype != field.dtype or not _fits(source.shape, field.shape):
-                raise LoadError(
-                    "NamesDoNotConnect",
-                    f"step {before.name!r} gives {source}, step {after.name!r} takes {field}",
-                )
-
-
-def _fits(given: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(given) == len(wanted) and all(
-        a is None or b is None or a == b for a, b in zip(given, wanted, strict=True)
-    )
-
-
-def run_chain(
-    steps: Sequence[Step], fields: Arrays, rows: int, seconds: float | None = None
-) -> tuple[list[Array], list[int]]:
-    """Run all steps on the same rows.
-
-    fields: the first step's inputs by name. seconds: the longest one step may take; None where it may not be
-    stopped. Returns the last step's outputs, each with `rows` rows, and the nanoseconds of each step. Raises
-    StepFailed.
-    """
-    elapsed: list[int] = []
-    outputs: list[Array] = []
-    last = len(steps) - 1
-    for number, step in enumerate(steps):
-        start = time.perf_counter_ns()
-        outputs = step.run(fields) if seconds is None else step.run_bounded(fields, seconds)
-        elapsed.append(time.perf_counter_ns() - start)
-        for field, array in zip(step.outputs, outputs, strict=True):
-            if not array.shape or array.shape[0] != rows:
+    def _agree(self, units: Sequence[Unit], named: Sequence[Arrays]) -> None:
+        """Variants that declare nothing are found out here. Raises StepFailed."""
+        for unit, outputs in zip(units[1:], named[1:], strict=True):
+            if outputs.keys() != named[0].keys():
                 raise StepFailed(
-                    f"step {step.name!r}: output {field.name!r} has the shape {shape_text(array.shape)} "
-                    f"for {rows} rows; a model must answer as many rows as it gets"
+                    f"{units[0].where} gives {', '.join(named[0])}, {unit.where} gives {', '.join(outputs)}; "
+                    "variants of a split give the same outputs"
                 )
-        if number != last:
-            fields = {field.name: array for field, array in zip(step.outputs, outputs, strict=True)}
-    return outputs, elapsed
+
+
+@dataclass(slots=True, eq=False)
+class ShadowStep:
+    """The champion answers; challengers get the same rows."""
+
+    name: str
+    champion: Unit
+    challengers: list[Unit]
+    wait: bool
+    seconds: float
+    """The longest that a challenger may take."""
+    inputs: tuple[Field, ...] | None = None
+    outputs: tuple[Field, ...] | None = None
+
+    @property
+    def units(self) -> list[Unit]:
+        return [self.champion, *self.challengers]
+
+    @property
+    def waits(self) -> bool:
+        return self.wait or not isinstance(self.champion, OnnxUnit)
+
+    def flow(self, fields: Arrays, run: Run) -> Flow:
+        rows = run.batch.rows
+        runner = run.runner
+        asked = runner.ask(self, fields, rows) if runner is not None and self.wait else None
+        try:
+            (outputs,) = yield [Work(self.champion, fields, rows)]
+        except BaseException:
+            if asked is not None:
+                asked.give_up()
+            raise
+        if asked is not None:
+            run.shadows.update((yield asked.answers(outputs)))
+        elif runner is not None:
+            runner.offer(self, fields, rows, outputs)
+        return outputs  # type: ignore[no-any-return]
+
+
+Step = ModelStep | SplitStep | ShadowStep
+
+
+def steps_flow(steps: Sequence[Step], run: Run) -> Flow:
+    """All steps, one after the other. Returns the last one's outputs."""
+    fields = run.batch.fields
+    outputs = fields
+    for step, after in itertools.zip_longest(steps, steps[1:]):
+        start = time.perf_counter_ns()
+        outputs = yield from step.flow(fields, run)
+        run.elapsed.append(time.perf_counter_ns() - start)
+        run.steps[step.name] = outputs
+        if after is not None:
+            fields = _handed_on(outputs, step, after)
+    return outputs
+
+
+def _handed_on(outputs: Arrays, before: Step, after: Step) -> Arrays:
+    """What the next step gets: as it wants it, where the one before had not said what it gives."""
+    if after.inputs is None or all(isinstance(unit, OnnxUnit) for unit in before.units):
+        return outputs
+    who = f"step {before.name!r} gives step {after.name!r}"
+    return {**outputs, **conformed(outputs, after.inputs, who, SidekickFailed)}
+
+
+def _gathered(parts: Sequence[tuple[Any, Array]], rows: int) -> Array:
+    """Parts of a column put back to where their rows are."""
+    if len({(array.dtype, array.shape[1:]) for _, array in parts}) == 1:
+        first = parts[0][1]
+        column = np.empty((rows, *first.shape[1:]), dtype=first.dtype)
+        for where, array in parts:
+            column[where] = array
+        return column
+    values: list[Any] = [None] * rows
+    for where, array in parts:
+        for row, value in zip(where, array, strict=True):
+            values[int(row)] = np.asarray(value)
+    return stacked(values)

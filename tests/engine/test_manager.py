@@ -88,7 +88,7 @@ async def test_a_to_b_and_back_to_a_while_a_drains(tmp_path: Path) -> None:
         await engine.wait("freed", a)
         assert (1, State.READY) == (engine.pool.alive, second.state)
         assert second.loaded is not None
-        assert second.loaded.steps[0].session is not None
+        assert second.loaded.units[0].session is not None
 
 
 @story

@@ -32,7 +32,7 @@ def test_more_large_batches_than_fit_are_503(tmp_path: Path) -> None:
                 answer = connection.answer()
                 assert (answer.status, answer.reason) == (503, "Overloaded")
                 assert answer.headers["retry-after"] == "1"
-                assert "3 large batches are waiting" in answer.json()["error"]
+                assert "3 requests are waiting" in answer.json()["error"]
                 connection.send(request("hot", 5))
                 check("hot", 5, connection.answer())
         for number, connection in enumerate(accepted):

@@ -73,7 +73,7 @@ BAD: dict[str, tuple[bytes, str, str | None, int | None]] = {
     "half a body": (body(ROW)[:-5], "NotJSON", None, None),
     "no JSON": (b"tensor=1", "NotJSON", None, None),
     "deep nesting": (b"[" * 50_000, "NotJSON", None, None),
-    "an object": (b'{"tensor":[1]}', "NotRecords", None, None),
+    "an object": (b'{"tensor":1}', "NotRecords", "tensor", None),
     "no rows": (b"[]", "NoRows", None, None),
     "rows that are lists": (json.dumps([ROW]).encode(), "NotRecords", None, 0),
     "a wrong name": (b'[{"tensr":[1]}]', "WrongFields", "tensor", 0),
@@ -147,7 +147,7 @@ def test_content_types_of_records_are_taken(
     [
         "text/csv",
         "application/json; format=arrow",
-        "application/vnd.apache.arrow.file",
+        "application/vnd.apache.parquet",
         "x" * 5000,
         "\xff",
     ],

@@ -10,13 +10,15 @@ from typing import Any
 from kit.folder import entry
 from midstream_api.engineconfig import RevisionDocument
 from midstream_artifacts.cache import Cache
+from midstream_engine.loader import Loader
 from midstream_engine.main import _fetcher, _verified
 from midstream_engine.manager import Fetch, Manager, Wish
 from midstream_engine.marks import Marks
 from midstream_engine.policy import POLICIES, Goal
-from midstream_engine.revision import Loader, Revision
+from midstream_engine.revision import Revision
 from midstream_engine.sessions import Session, SessionPool
 from midstream_engine.settings import Settings
+from midstream_engine.sidekicks.pool import Sidekicks
 
 WAIT_SECONDS = 30.0
 """The longest a test waits for an event before it fails."""
@@ -69,8 +71,10 @@ class Live:
         settings = Settings(config=folder, state=folder / "state", cache=folder / "cache")
         cache = Cache(settings.cache)
         self.pool = WatchedPool()
+        self.sidekicks = Sidekicks()
         self.loader = Loader(
             pool=self.pool,
+            sidekicks=self.sidekicks,
             verified_path=lambda sha256: _verified(cache, sha256),
             partition="test",
             memory_limit=None,
@@ -157,6 +161,7 @@ async def live(folder: Path, *arguments: Any, **options: Any) -> AsyncIterator[L
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await made.manager.close()
+        await made.sidekicks.close()
 
 
 Story = Callable[[], Any]

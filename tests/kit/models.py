@@ -31,6 +31,7 @@ DTYPES = {
     "uint64": TensorProto.UINT64,
     "bool": TensorProto.BOOL,
     "string": TensorProto.STRING,
+    "bfloat16": TensorProto.BFLOAT16,
 }
 
 node: Callable[..., onnx.NodeProto] = helper.make_node

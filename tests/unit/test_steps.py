@@ -9,18 +9,51 @@ import pytest
 from kit import models
 from kit.folder import model
 from midstream_api.engineconfig import ResolvedStep
+from midstream_engine.batch import Batch
+from midstream_engine.connect import assemble, check_connected, place_of
 from midstream_engine.errors import LoadError, StepFailed
+from midstream_engine.flow import run_here
 from midstream_engine.sessions import Session
-from midstream_engine.steps import Step, bind, check_connected, run_chain
+from midstream_engine.steps import ModelStep, Run
+from midstream_engine.units import OnnxUnit, bind_onnx
 
 
-def step(path: Path, name: str = "predict", **fields: Any) -> Step:
+def step(path: Path, name: str = "predict", **fields: Any) -> ModelStep:
     """A step of a real model file; fields are those of its model in a manifest."""
     resolved = model(path, **fields)
-    return bind(ResolvedStep(name=name, model=resolved), Session(path, resolved.sha256))
+    made = assemble(
+        ResolvedStep(name=name, model=resolved),
+        lambda step, placed: bind_onnx(
+            place_of(step, placed.variant),
+            placed.variant,
+            placed.model,
+            Session(path, resolved.sha256),
+        ),
+    )
+    assert isinstance(made, ModelStep)
+    return made
 
 
-def refusal(*steps: Step) -> str:
+def unit(path: Path, **fields: Any) -> OnnxUnit:
+    """The model of such a step."""
+    found = step(path, **fields).unit
+    assert isinstance(found, OnnxUnit)
+    return found
+
+
+def ran(
+    steps: list[ModelStep],
+    tensor: np.ndarray[Any, Any],
+    name: str = "tensor",
+    seconds: float | None = None,
+) -> Run:
+    """What one input of this name became."""
+    run = Run(Batch({name: tensor}, len(tensor)))
+    run_here(steps, run, seconds)
+    return run
+
+
+def refusal(*steps: ModelStep) -> str:
     """Why these steps do not connect."""
     with pytest.raises(LoadError) as caught:
         check_connected(steps)
@@ -43,7 +76,7 @@ def two(tmp_path: Path) -> Path:
 
 def test_without_names_the_model_s_own_are_used(two: Path) -> None:
     """Callers see what the file says."""
-    bound = step(two)
+    bound = unit(two)
     assert ["input_1", "input_2"] == [field.name for field in bound.inputs]
     assert (("input_1", "input_1"), ("input_2", "input_2")) == bound.feeds
     assert ["variable"] == bound.output_names
@@ -51,13 +84,13 @@ def test_without_names_the_model_s_own_are_used(two: Path) -> None:
 
 def test_names_are_given_by_position(two: Path) -> None:
     """The first name is for the model's first input."""
-    bound = step(two, inputs=[{"name": "house"}, {"name": "garden"}])
+    bound = unit(two, inputs=[{"name": "house"}, {"name": "garden"}])
     assert (("input_1", "house"), ("input_2", "garden")) == bound.feeds
 
 
 def test_names_are_given_by_tensor(two: Path) -> None:
     """A name can say which input it is for, in any order."""
-    bound = step(
+    bound = unit(
         two,
         inputs=[{"name": "garden", "tensor": "input_2"}, {"name": "house", "tensor": "input_1"}],
     )
@@ -100,7 +133,7 @@ def test_missing_values_need_a_float(tmp_path: Path) -> None:
 def test_missing_values_may_be_allowed_for_a_float(tmp_path: Path) -> None:
     """The field says so to whoever reads requests."""
     path = models.linear(tmp_path / "float.onnx")
-    bound = step(path, inputs=[{"name": "tensor", "missing": "Allow"}])
+    bound = unit(path, inputs=[{"name": "tensor", "missing": "Allow"}])
     assert [True] == [field.allow_missing for field in bound.inputs]
 
 
@@ -109,9 +142,9 @@ def test_steps_connect_by_name_type_and_length(tmp_path: Path) -> None:
     first = step(models.elementwise(tmp_path / "first.onnx", 2.0), "prepare")
     second = step(models.scaled(tmp_path / "second.onnx", 3.0))
     check_connected([first, second])
-    outputs, elapsed = run_chain([first, second], {"house": np.ones((2, 18), np.float32)}, 2)
-    assert [[108.0], [108.0]] == outputs[0].tolist()
-    assert 2 == len(elapsed)
+    run = ran([first, second], np.ones((2, 18), np.float32), "house")
+    assert [[108.0], [108.0]] == next(iter(run.steps["predict"].values())).tolist()
+    assert 2 == len(run.elapsed)
 
 
 def test_a_name_that_does_not_connect_is_told_with_both_ends(tmp_path: Path) -> None:
@@ -153,7 +186,7 @@ def test_a_model_that_swallows_rows_is_caught(tmp_path: Path) -> None:
     """One row for three would answer two requests with somebody else's value."""
     collapsing = step(models.collapses_batch(tmp_path / "c.onnx"))
     with pytest.raises(StepFailed, match=r"'variable' has the shape \[1, 18\] for 3 rows"):
-        run_chain([collapsing], {"tensor": np.ones((3, 18), np.float32)}, 3)
+        ran([collapsing], np.ones((3, 18), np.float32))
 
 
 @pytest.mark.parametrize("seconds", [None, 20.0])
@@ -161,7 +194,7 @@ def test_a_model_s_own_error_names_the_step(tmp_path: Path, seconds: float | Non
     """Bounded or not, the message starts with the step."""
     failing = step(models.fails_at_run(tmp_path / "f.onnx"))
     with pytest.raises(StepFailed, match="step 'predict': onnxruntime refuses it") as caught:
-        run_chain([failing], {"tensor": np.ones((1, 18), np.float32)}, 1, seconds)
+        ran([failing], np.ones((1, 18), np.float32), seconds=seconds)
     assert "StepFailed" == caught.value.reason
 
 
@@ -169,6 +202,6 @@ def test_a_model_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     """The message has the step and the bound, and the thread is free again."""
     hanging = step(models.hangs(tmp_path / "h.onnx"))
     with pytest.raises(StepFailed) as caught:
-        run_chain([hanging], {"tensor": np.zeros((1, 18), np.float32)}, 1, 0.1)
+        ran([hanging], np.zeros((1, 18), np.float32), seconds=0.1)
     assert "StepTimedOut" == caught.value.reason
     assert "step 'predict': the model did not answer within 0.1 s" == caught.value.message

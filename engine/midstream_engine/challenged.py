@@ -1,0 +1,52 @@
+"""The challengers of one request: asked while the champion runs, or handed over once it has answered."""
+
+from midstream_engine.comparison import size_of
+from midstream_engine.revision import Revision
+from midstream_engine.sessions import Arrays
+from midstream_engine.shadow import Asked, ShadowRunner
+from midstream_engine.shadowjob import ShadowJob
+from midstream_engine.steps import ShadowStep
+from midstream_engine.units import OnnxUnit, Unit
+
+
+class Challenged:
+    """What the steps of one request ask of the engine's `ShadowRunner`."""
+
+    __slots__ = ("_jobs", "_revision", "_runner")
+
+    def __init__(self, runner: ShadowRunner, revision: Revision) -> None:
+        self._runner = runner
+        self._revision = revision
+        self._jobs: list[ShadowJob] = []
+
+    def ask(self, step: ShadowStep, fields: Arrays, rows: int) -> Asked:
+        """Start the challengers now. On the event loop's thread only."""
+        return self._runner.ask([self._job(step, unit, fields, rows) for unit in step.challengers])
+
+    def offer(self, step: ShadowStep, fields: Arrays, rows: int, champion: Arrays) -> None:
+        """Keep rows for challengers that nobody waits for. In any thread."""
+        for unit in step.challengers:
+            job = self._job(step, unit, fields, rows)
+            job.champion = champion
+            job.size += size_of(champion)
+            self._jobs.append(job)
+
+    def hand_over(self) -> None:
+        """Let the challengers begin when the answer is out. On the event loop's thread only."""
+        for job in self._jobs:
+            self._runner.offer(job)
+
+    def _job(self, step: ShadowStep, unit: Unit, fields: Arrays, rows: int) -> ShadowJob:
+        job = ShadowJob(
+            step=step.name,
+            challenger=str(unit.variant),
+            revision=self._revision,
+            rows=rows,
+            seconds=step.seconds,
+            size=size_of(fields),
+        )
+        if isinstance(unit, OnnxUnit):
+            job.run = lambda seconds: unit.run_bounded(fields, rows, seconds)
+        else:
+            job.call = lambda seconds: unit.call(fields, rows, seconds)
+        return job

@@ -1,0 +1,89 @@
+"""How requests of one revision are read and answered, whatever their protocol and format.
+
+Readers and writers are made once for each revision. Raises RequestErrors; knows no HTTP server.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from midstream_engine import split
+from midstream_engine.batch import Batch, Facts, Result
+from midstream_engine.errors import BadInput
+from midstream_engine.formats.answers import AnswerWriter, ColumnarWriter, RecordsWriter
+from midstream_engine.formats.negotiation import Format, answer_format, request_format
+from midstream_engine.formats.open_rows import OpenReader
+from midstream_engine.formats.records import Reader
+from midstream_engine.formats.selection import Selection, parse_selection
+from midstream_engine.oip.asked import Asked as OipAsked
+from midstream_engine.oip.asked import header_length
+from midstream_engine.oip.reader import OipReader
+from midstream_engine.oip.writer import OipWriter
+from midstream_engine.request import Protocol, Request
+from midstream_engine.schema import Field
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request that has been read, and how its answer is to look."""
+
+    codec: "Codec"
+    batch: Batch
+    literal: float | None
+    """Stands for the random number of every split."""
+    format: Format
+    selection: Selection | None = None
+    oip: OipAsked | None = None
+    encodings: bytes = b""
+    """In which the client takes the body, besides as it is."""
+
+    def write(self, result: Result) -> tuple[bytes, bytes]:
+        """Complete header lines, and the body. Raises BadInput for a selection that does not fit."""
+        if self.oip is not None:
+            body, headers = self.codec.oip_writer.write(result, self.oip)
+        else:
+            writer = self.codec.writers[self.format]
+            body = writer.write(result, self.selection)
+            headers = self.codec.headers[self.format]
+        return headers, body
+
+
+class Codec:
+    def __init__(
+        self,
+        inputs: tuple[Field, ...] | None,
+        outputs: tuple[Field, ...] | None,
+        routing: tuple[str, ...],
+        facts: Facts,
+    ) -> None:
+        """Read and write for these fields; None is what only a request, or an answer, tells.
+
+        routing: fields that splits ask for and no model takes.
+        """
+        self.reader = OpenReader(routing) if inputs is None else Reader(inputs, routing)
+        names = None if outputs is None else [field.name for field in outputs]
+        self.writers: dict[Format, AnswerWriter] = {
+            Format.RECORDS: RecordsWriter(names, facts),
+            Format.COLUMNAR: ColumnarWriter(facts),
+        }
+        self.headers = {
+            format_: b"content-type: %b\r\nx-midstream-version: %b\r\n"
+            % (writer.content_type, facts.version.encode())
+            for format_, writer in self.writers.items()
+        }
+        self.oip_writer = OipWriter(outputs, facts)
+        self._oip_reader = OipReader(inputs, routing, self.oip_writer.knows)
+
+    def read(self, request: Request, limit: int) -> Asked:
+        """The rows of a request. limit: bytes that a compressed body may have when it is unpacked."""
+        headers = request.headers
+        body: Any = request.body
+        literal = split.literal_key(headers.split_key) if headers.split_key else None
+        if request.target.protocol is Protocol.OIP:
+            batch, oip = self._oip_reader.read(body, header_length(headers.json_length))
+            return Asked(self, batch, literal, Format.RECORDS, oip=oip)
+        answer = answer_format(headers.accept)
+        selection = parse_selection(request.target.query)
+        given = request_format(headers.content_type)
+        if given not in (Format.RECORDS, Format.COLUMNAR):
+            raise BadInput("Arrow is not there yet")
+        return Asked(self, self.reader.read(body), literal, answer, selection)

@@ -1,0 +1,334 @@
+"""Units: models bound to their fields, each ready to run on a table of rows.
+
+Whatever runs a model, a unit takes named columns and gives named columns with as many rows. An ONNX model runs in its
+caller's thread; a Python model runs in a sidekick, and its caller waits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from midstream_api.engineconfig import ResolvedModel
+from midstream_api.model import Batching, InputField, Missing
+from midstream_engine.errors import LoadError, RequestError, SidekickFailed, StepFailed
+from midstream_engine.schema import Array, Field, list_fields, shape_text
+from midstream_engine.sessions import Arrays, Session, by_row, explain, run_bounded
+
+
+class Remote(Protocol):
+    """A Python model in its process: what `midstream_engine.sidekicks` gives."""
+
+    async def call(self, inputs: Arrays, rows: int, seconds: float) -> Arrays: ...
+
+    def call_blocking(self, inputs: Arrays, rows: int, seconds: float) -> Arrays: ...
+
+
+@dataclass(slots=True, eq=False)
+class OnnxUnit:
+    """An ONNX model of a loaded revision."""
+
+    where: str
+    """`step 'predict'`, or with the variant's name; how messages begin."""
+    variant: str | None
+    model: ResolvedModel
+    session: Session
+    inputs: tuple[Field, ...]
+    """As callers, or the step before, name them."""
+    outputs: tuple[Field, ...]
+    feeds: tuple[tuple[str, str], ...]
+    """(the session's own name, field name) for each input."""
+    output_names: list[str]
+    single: bool = False
+    """The model knows no batches: it runs once for each row."""
+    row_ns: float = 0.0
+    """What one row took at warm-up."""
+
+    def run(self, fields: Arrays, rows: int) -> Arrays:
+        """Outputs by name, in the order of `outputs`. Raises StepFailed."""
+        if self.single:
+            return self._run_each(fields, rows, None)
+        feed = {tensor: fields[name] for tensor, name in self.feeds}
+        try:
+            found = self.session.run(self.output_names, feed)
+        except Exception as error:
+            raise StepFailed(f"{self.where}: {explain(error)}") from error
+        return self._checked(found, rows)
+
+    def run_bounded(self, fields: Arrays, rows: int, seconds: float) -> Arrays:
+        """The same, but stopped after `seconds`."""
+        if self.single:
+            return self._run_each(fields, rows, seconds)
+        feed = {tensor: fields[name] for tensor, name in self.feeds}
+        return self._checked(self._bounded(feed, seconds), rows)
+
+    def _bounded(self, feed: Arrays, seconds: float) -> list[Array]:
+        try:
+            return run_bounded(self.session, self.output_names, feed, seconds)
+        except StepFailed as error:
+            raise StepFailed(f"{self.where}: {error.message}", reason=error.reason) from error
+
+    def _checked(self, found: Sequence[Array], rows: int) -> Arrays:
+        outputs: Arrays = {}
+        for name, array in zip(self.output_names, found, strict=True):
+            if not array.shape or array.shape[0] != rows:
+                raise StepFailed(
+                    f"{self.where}: output {name!r} has the shape {shape_text(array.shape)} "
+                    f"for {rows} rows; a model must answer as many rows as it gets"
+                )
+            outputs[name] = array
+        return outputs
+
+    def _run_each(self, fields: Arrays, rows: int, seconds: float | None) -> Arrays:
+        """One run for each row: what it gives is a row's value as a whole."""
+        columns: list[list[Array]] = [[] for _ in self.output_names]
+        for row in range(rows):
+            # With the ellipsis a single value is an array still.
+            feed = {tensor: fields[name][row, ...] for tensor, name in self.feeds}
+            if seconds is not None:
+                found = self._bounded(feed, seconds)
+            else:
+                try:
+                    found = self.session.run(self.output_names, feed)
+                except Exception as error:
+                    raise StepFailed(f"{self.where}: {explain(error)}") from error
+            for column, array in zip(columns, found, strict=True):
+                column.append(np.asarray(array))
+        return {
+            name: stacked(column) for name, column in zip(self.output_names, columns, strict=True)
+        }
+
+
+@dataclass(slots=True, eq=False)
+class SidekickUnit:
+    """A Python model of a loaded revision."""
+
+    where: str
+    variant: str | None
+    model: ResolvedModel
+    sidekick: Remote
+    inputs: tuple[Field, ...] | None
+    """None: whatever comes."""
+    outputs: tuple[Field, ...] | None
+    """None: known only when it answers."""
+
+    async def call(self, fields: Arrays, rows: int, seconds: float) -> Arrays:
+        """Outputs by name. Raises SidekickFailed, SidekickTimedOut and Overloaded."""
+        try:
+            found = await self.sidekick.call(self._taken(fields), rows, seconds)
+        except RequestError as error:
+            raise self._placed(error) from error
+        return self._checked(found, rows)
+
+    def run_bounded(self, fields: Arrays, rows: int, seconds: float) -> Arrays:
+        """The same for the loading thread, which waits."""
+        try:
+            found = self.sidekick.call_blocking(self._taken(fields), rows, seconds)
+        except RequestError as error:
+            raise self._placed(error) from error
+        return self._checked(found, rows)
+
+    def _taken(self, fields: Arrays) -> Arrays:
+        return fields if self.inputs is None else {f.name: fields[f.name] for f in self.inputs}
+
+    def _placed(self, error: RequestError) -> RequestError:
+        return type(error)(f"{self.where}: {error.message}", reason=error.reason)
+
+    def _checked(self, found: Arrays, rows: int) -> Arrays:
+        for name, array in found.items():
+            if not array.shape or array.shape[0] != rows:
+                raise SidekickFailed(
+                    f"{self.where}: output {name!r} has the shape {shape_text(array.shape)} "
+                    f"for {rows} rows; a model must answer as many rows as it gets"
+                )
+        if self.outputs is None:
+            return found
+        return conformed(found, self.outputs, f"{self.where}: the code gives", SidekickFailed)
+
+
+Unit = OnnxUnit | SidekickUnit
+
+
+def stacked(column: Sequence[Array]) -> Array:
+    """Values of rows as one array; of objects, one for each row, when their shapes differ."""
+    if len({array.shape for array in column}) == 1:
+        return np.stack(column)
+    ragged = np.empty(len(column), dtype=object)
+    ragged[:] = list(column)
+    return ragged
+
+
+def conformed(
+    found: Arrays, wanted: Sequence[Field], who: str, error: type[RequestError]
+) -> Arrays:
+    """Columns as the fields that they are to be, in their order; what code gives is float64 or int64 mostly.
+
+    Numbers become floats of any width, and integers where they are whole and in range. Raises `error`, whose message
+    begins with `who`, for a name that is missing, a shape that does not fit and a type that cannot become the field's.
+    """
+    outputs: Arrays = {}
+    for field in wanted:
+        array = found.get(field.name)
+        if array is None:
+            raise error(f"{who} {', '.join(map(repr, found)) or 'nothing'}, wanted is {field}")
+        shape = array.shape[1:]
+        if not field.accepts(shape):
+            if shape == () and field.accepts((1,)):
+                array = array.reshape(-1, 1)
+            elif shape == (1,) and field.shape == ():
+                array = array.reshape(-1)
+            else:
+                raise error(
+                    f"{who} {field.name!r} with rows of the shape {list(shape)}, wanted is {field}"
+                )
+        if array.dtype != field.numpy_dtype:
+            cast = _cast(array, field)
+            if cast is None:
+                raise error(f"{who} {field.name!r} as {_kind(array)}, wanted is {field}")
+            array = cast
+        outputs[field.name] = array
+    return outputs
+
+
+_NUMBERS = frozenset("fiub")
+
+
+def _cast(array: Array, field: Field) -> Array | None:
+    """None when a value would not be the same."""
+    kind = field.numpy_dtype.kind
+    if kind == "O":
+        return None if array.dtype.kind != "U" else array.astype(object)
+    if array.dtype.kind not in _NUMBERS:
+        return None
+    if kind == "f":
+        return array.astype(field.numpy_dtype)
+    if kind == "b":
+        return None
+    limits = np.iinfo(field.dtype)
+    if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.trunc(array))).all():
+        return None
+    if array.size and (array.min() < limits.min or array.max() > limits.max):
+        return None
+    return array.astype(field.numpy_dtype)
+
+
+def _kind(array: Array) -> str:
+    return "string" if array.dtype.kind in "OU" else array.dtype.name
+
+
+def bind_onnx(where: str, variant: str | None, model: ResolvedModel, session: Session) -> OnnxUnit:
+    """A unit with its model's inputs renamed as the manifest says. Raises LoadError."""
+    for what, tensors in (("inputs", session.inputs), ("outputs", session.outputs)):
+        if not tensors:
+            raise LoadError(
+                "InvalidModel",
+                f"{where}, model {model.name!r}: the model has no {what}; a step needs at least one",
+            )
+    single = model.batch is Batching.SINGLE
+    try:
+        taken = session.inputs if single else by_row(session.inputs, "input")
+        given = session.outputs if single else by_row(session.outputs, "output")
+    except LoadError as error:
+        raise LoadError(error.reason, f"{where}, model {model.name!r}: {error.message}") from error
+    if single:
+        given = tuple(replace(field, ranked=bool(field.shape)) for field in given)
+    feeds: list[tuple[str, str]] = []
+    inputs: list[Field] = []
+    for field, entry in _renamed(where, model, taken):
+        feeds.append((field.name, entry.name if entry else field.name))
+        allow = entry is not None and entry.missing is Missing.ALLOW
+        if allow and not field.dtype.startswith("float"):
+            raise LoadError(
+                "InvalidInputs",
+                f"{where}: input {entry.name if entry else ''!r} has `missing: Allow`, which needs a float; "
+                f"the model takes {field.dtype}",
+            )
+        inputs.append(replace(field, name=feeds[-1][1], allow_missing=allow))
+    return OnnxUnit(
+        where=where,
+        variant=variant,
+        model=model,
+        session=session,
+        inputs=tuple(inputs),
+        outputs=given,
+        feeds=tuple(feeds),
+        output_names=[field.name for field in given],
+        single=single,
+    )
+
+
+def bind_sidekick(
+    where: str, variant: str | None, model: ResolvedModel, sidekick: Remote
+) -> SidekickUnit:
+    """A unit of a Python model: its fields are what the manifest declares. Raises LoadError."""
+    declared: list[Field] = []
+    for entry in model.inputs or []:
+        if entry.dtype is None:
+            raise LoadError(
+                "InvalidInputs",
+                f"{where}: input {entry.name!r} has no dtype; declare dtype and shape of each input of a Python "
+                "model, or leave inputs out",
+            )
+        field = Field(entry.name, entry.dtype.value, _shape(entry.shape or []))
+        if entry.missing is Missing.ALLOW and not field.dtype.startswith("float"):
+            raise LoadError(
+                "InvalidInputs",
+                f"{where}: input {entry.name!r} has `missing: Allow`, which needs a float; it is {field.dtype}",
+            )
+        declared.append(replace(field, allow_missing=entry.missing is Missing.ALLOW))
+    outputs = [
+        Field(each.name, each.dtype.value, _shape(each.shape)) for each in model.outputs or []
+    ]
+    return SidekickUnit(
+        where=where,
+        variant=variant,
+        model=model,
+        sidekick=sidekick,
+        inputs=tuple(declared) if declared else None,
+        outputs=tuple(outputs) if outputs else None,
+    )
+
+
+def _shape(lengths: Sequence[int]) -> tuple[int | None, ...]:
+    return tuple(None if length < 0 else length for length in lengths)
+
+
+def _renamed(
+    where: str, model: ResolvedModel, own: Sequence[Field]
+) -> list[tuple[Field, InputField | None]]:
+    given = model.inputs
+    if given is None:
+        return [(field, None) for field in own]
+    where = f"{where}, model {model.name!r}"
+    if len(given) != len(own):
+        raise LoadError(
+            "InvalidInputs",
+            f"{where}: inputs lists {len(given)} names, the model has {len(own)}: {list_fields(own)}",
+        )
+    by_name = {field.name: field for field in own}
+    pairs: dict[str, InputField] = {}
+    for position, entry in enumerate(given):
+        tensor = entry.tensor if entry.tensor is not None else own[position].name
+        if tensor not in by_name:
+            raise LoadError(
+                "InvalidInputs",
+                f"{where}: inputs[{position}].tensor names {tensor!r}, the model has {list_fields(own)}",
+            )
+        if tensor in pairs:
+            raise LoadError(
+                "InvalidInputs", f"{where}: inputs has two entries for the model's {tensor!r}"
+            )
+        pairs[tensor] = entry
+    return [(field, pairs[field.name]) for field in own]
+
+
+def release_later(unit: Unit) -> Any:
+    """What a unit holds, taken out of it, so that it goes where the caller wants it to."""
+    if isinstance(unit, OnnxUnit):
+        held: Any = unit.session
+        del unit.session
+    else:
+        held = unit.sidekick
+        del unit.sidekick
+    return held
