@@ -143,10 +143,8 @@ def _taken(node: Reference, table: int, source: Field | None) -> Value:
         raise ExpressionError(f"{typed}: it takes {most} index, not {len(indexes)}", node.column)
     for index, length in zip(indexes, source.shape, strict=False):
         if length is not None and index >= length:
-            known = f"from [0] to [{length - 1}]" if length else "none, as it has no values"
-            raise ExpressionError(
-                f"{typed}: there is no [{index}], indexes go {known}", node.column
-            )
+            rest = f"indexes go from [0] to [{length - 1}]" if length else "it has no values"
+            raise ExpressionError(f"{typed}: there is no [{index}], {rest}", node.column)
     kinds = {"f": Kind.FLOAT, "b": Kind.BOOLEAN, "O": Kind.TEXT}
     kind = kinds.get(source.numpy_dtype.kind, Kind.WHOLE)
     name, only = source.name, (0, *indexes)
