@@ -4,12 +4,13 @@ Readers and writers are made once for each revision. Raises RequestErrors; knows
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from midstream_engine import split
 from midstream_engine.batch import Batch, Facts, Result
-from midstream_engine.errors import BadInput
 from midstream_engine.formats.answers import AnswerWriter, ColumnarWriter, RecordsWriter
+from midstream_engine.formats.arrow_answers import ArrowWriter
+from midstream_engine.formats.arrow_rows import ArrowReader
+from midstream_engine.formats.encoding import decode, encode
 from midstream_engine.formats.negotiation import Format, answer_format, request_format
 from midstream_engine.formats.open_rows import OpenReader
 from midstream_engine.formats.records import Reader
@@ -41,9 +42,11 @@ class Asked:
         if self.oip is not None:
             body, headers = self.codec.oip_writer.write(result, self.oip)
         else:
-            writer = self.codec.writers[self.format]
-            body = writer.write(result, self.selection)
+            body = self.codec.writers[self.format].write(result, self.selection)
             headers = self.codec.headers[self.format]
+        if self.encodings:
+            body, lines = encode(body, self.encodings)
+            headers += lines
         return headers, body
 
 
@@ -64,6 +67,12 @@ class Codec:
         self.writers: dict[Format, AnswerWriter] = {
             Format.RECORDS: RecordsWriter(names, facts),
             Format.COLUMNAR: ColumnarWriter(facts),
+            Format.ARROW_FILE: ArrowWriter(facts, file=True),
+            Format.ARROW_STREAM: ArrowWriter(facts, file=False),
+        }
+        self._arrow = {
+            Format.ARROW_FILE: ArrowReader(inputs, routing, file=True),
+            Format.ARROW_STREAM: ArrowReader(inputs, routing, file=False),
         }
         self.headers = {
             format_: b"content-type: %b\r\nx-midstream-version: %b\r\n"
@@ -76,14 +85,17 @@ class Codec:
     def read(self, request: Request, limit: int) -> Asked:
         """The rows of a request. limit: bytes that a compressed body may have when it is unpacked."""
         headers = request.headers
-        body: Any = request.body
+        body = request.body
+        if headers.content_encoding:
+            body = decode(body, headers.content_encoding, limit)
         literal = split.literal_key(headers.split_key) if headers.split_key else None
         if request.target.protocol is Protocol.OIP:
             batch, oip = self._oip_reader.read(body, header_length(headers.json_length))
-            return Asked(self, batch, literal, Format.RECORDS, oip=oip)
+            return Asked(
+                self, batch, literal, Format.RECORDS, oip=oip, encodings=headers.accept_encoding
+            )
         answer = answer_format(headers.accept)
         selection = parse_selection(request.target.query)
-        given = request_format(headers.content_type)
-        if given not in (Format.RECORDS, Format.COLUMNAR):
-            raise BadInput("Arrow is not there yet")
-        return Asked(self, self.reader.read(body), literal, answer, selection)
+        arrow = self._arrow.get(request_format(headers.content_type))
+        batch = self.reader.read(body) if arrow is None else arrow.read(body, limit)
+        return Asked(self, batch, literal, answer, selection, encodings=headers.accept_encoding)

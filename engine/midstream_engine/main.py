@@ -39,7 +39,8 @@ from midstream_engine.policy import POLICIES
 from midstream_engine.server import App, Listener
 from midstream_engine.sessions import SessionPool, by_row
 from midstream_engine.settings import Settings
-from midstream_engine.sidekicks.pool import Sidekicks, SidekickSettings
+from midstream_engine.sidekicks.pool import Sidekicks
+from midstream_engine.sidekicks.settings import SidekickSettings
 from midstream_engine.source import Source
 
 _STATUS_SECONDS = 0.002

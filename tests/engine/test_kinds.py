@@ -1,5 +1,6 @@
 """Every kind of step through a real engine: what goes in over HTTP, what comes out, what is counted."""
 
+import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from kit import models
@@ -315,3 +317,25 @@ def test_values_of_every_type_come_back_as_they_were(
         rows = [{field["name"]: [value]} for value in values]
         assert values == [next(iter(out.values()))[0] for out in outs(running.post(rows))]
 
+
+
+def test_arrow_goes_in_and_out(tmp_path: Path, one: Path) -> None:
+    """An Arrow table is a request, and an answer where it is asked for."""
+    table = pa.table({"tensor": pa.array([[1.0] * 18, [2.0] * 18], pa.list_(pa.float32()))})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    kind = "application/vnd.apache.arrow.file"
+    with serving(tmp_path, {"steps": [{"name": "predict", "model": onnx(one)}]}) as running:
+        body = sink.getvalue().to_pybytes()
+        reply = running.post(body, "/infer", kind, headers={"Accept": kind})
+        assert kind == reply.headers["content-type"]
+        answered = pa.ipc.open_file(reply.body).read_all()
+        assert [[18.0], [36.0]] == [row["variable"] for row in answered["out"].to_pylist()]
+        asked = running.post(
+            gzip.compress(body),
+            "/infer?dataset=out.variable&dataset_separator=.",
+            kind,
+            headers={"Content-Encoding": "gzip", "Accept": "application/json; format=columnar"},
+        )
+        assert {"out.variable": [[18.0], [36.0]]} == asked.json()
