@@ -84,7 +84,7 @@ def test_a_split_is_sticky_by_key_whichever_engine_is_asked(
 ) -> None:
     """A key has the same variant in every engine and every time; a literal key in the header decides for a request."""
     serve(SPLIT.steps(tmp_path, hashKey=KEY))
-    sent = kinds.rows(32)
+    sent = kinds.keyed(32)
     answers = [good(reply) for _ in range(2) for reply in space.answering(sent)]
     answers.append(good(space.ask(sent)))
 
@@ -109,7 +109,7 @@ def test_a_split_by_key_takes_the_variant_that_the_key_names(
     """Values that are not named, and rows without the key, go to the default."""
     options = {"s-1": "challenger", "s-2": "challenger"}
     serve(SPLIT.steps(tmp_path, key=KEY, options=options, default="control"))
-    sent = [*kinds.rows(4), {"house": [1.0, 2.0, 3.0, 4.0]}]
+    sent = [*kinds.keyed(4), {"house": [1.0, 2.0, 3.0, 4.0]}]
 
     found = [row["metadata"]["variants"]["predict"] for row in good(space.ask(sent))]
 
@@ -244,7 +244,7 @@ def test_a_bad_expression_is_refused_with_its_place_and_what_serves_goes_on(
         seen = space.until_refused(reason)
         assert place in condition(seen, "Stalled")["message"]
         assert condition(seen, "Available")["status"] == "True"
-        assert space.served() == {serving}
+        assert {reply.version for reply in space.answering(kinds.rows())} == {serving}
         assert space.identities() == before
 
     # While the steps cannot be read, the rest of the spec is obeyed.

@@ -71,7 +71,7 @@ def test_a_container_of_its_own_has_the_processes_and_nothing_of_the_engine(
     space.apply(pushed(shelf, tmp_path, manifest(steps, deployment={"replicas": 2})))
     seen = space.until_ready()
     engines = space.identities()
-    with asked(space, rate=40) as load:
+    with asked(space, kinds.rows(), rate=40) as load:
         load.serves(seen, priced)
         space.patch({"spec": {"deployment": {"sidekick": {}}}})
         space.until_ready(seen["status"]["version"], seconds=240)

@@ -25,6 +25,7 @@ def install() -> None:
         run(
             *("helm", "upgrade", "--install", RELEASE, str(CHART)),
             *("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "60s"),
+            "--take-ownership",  # of a CRD that was there before
             *_values(),
             seconds=120,
         )

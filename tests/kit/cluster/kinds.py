@@ -43,13 +43,18 @@ def process(inputs):
 
 
 def rows(count: int = 8) -> list[dict[str, Any]]:
-    """Houses that differ, each with a key of its own."""
-    return [{"house": [n + 1.0, 2.0, 3.0, 4.0], KEY: f"s-{n}"} for n in range(count)]
+    """Houses that differ."""
+    return [{"house": [n + 1.0, 2.0, 3.0, 4.0]} for n in range(count)]
 
 
-def requests() -> list[wire.Request]:
-    """Each house by itself, and all in one request."""
-    return [*(wire.records(PATH, [row]) for row in rows()), wire.records(PATH, rows())]
+def keyed(count: int = 8) -> list[dict[str, Any]]:
+    """The same, each with a key of its own, for a split."""
+    return [{**row, KEY: f"s-{number}"} for number, row in enumerate(rows(count))]
+
+
+def requests(sent: Sequence[Mapping[str, Any]]) -> list[wire.Request]:
+    """Each row by itself, and all in one request."""
+    return [*(wire.records(PATH, [row]) for row in sent), wire.records(PATH, sent)]
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ class Verdict:
     mixed: int = 0
     """Answered with 200, and not exactly by the version that the answer names."""
     fickle: int = 0
-    """Keys that more than one variant answered."""
+    """Rows that more than one variant answered."""
     versions: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
@@ -158,7 +163,7 @@ class Verdict:
     def __str__(self) -> str:
         told = (
             f"{self.answers} answers, {self.failed} failed, {self.mixed} mixed, "
-            f"{self.fickle} keys with several variants, by version {dict(self.versions)}"
+            f"{self.fickle} rows with several variants, by version {dict(self.versions)}"
         )
         return "\n  ".join([told, *self.examples[:5]])
 
@@ -214,14 +219,16 @@ class Asked:
         variant = names.get(chosen[0]) if chosen else next(iter(priced.weights))
         if variant is None:
             return f"version {version} has no model {chosen[0]}"
-        variants[sent[KEY]].add(variant)
+        variants[str(sent)].add(variant)
         wanted = priced.price(sent, variant)
         return "" if out["price"] == wanted else f"{out} instead of {wanted}, of {variant}"
 
 
 @contextmanager
-def asked(space: Space, *, rate: float = RATE) -> Iterator[Asked]:
+def asked(
+    space: Space, rows: Sequence[Mapping[str, Any]], *, rate: float = RATE
+) -> Iterator[Asked]:
     """Ask a pipeline that serves, all the while."""
-    sent = requests()
+    sent = requests(rows)
     with space.load_pod.load(space.host, sent, rate=rate) as load:
         yield Asked(load, sent)
