@@ -1,5 +1,7 @@
 """The challengers of one request: asked while the champion runs, or handed over once it has answered."""
 
+import functools
+
 from midstream_engine.comparison import size_of
 from midstream_engine.revision import Revision
 from midstream_engine.sessions import Arrays
@@ -31,9 +33,13 @@ class Challenged:
             job.size += size_of(champion)
             self._jobs.append(job)
 
-    def hand_over(self) -> None:
-        """Let the challengers begin when the answer is out. On the event loop's thread only."""
+    def hand_over(self, found: dict[str, Arrays | None]) -> None:
+        """Let the challengers begin when the answer is out. On the event loop's thread only.
+
+        found: gets the outputs of each, by name, when it has them; None when it has none.
+        """
         for job in self._jobs:
+            job.done = functools.partial(found.__setitem__, job.challenger)
             self._runner.offer(job)
 
     def _job(self, step: ShadowStep, unit: Unit, fields: Arrays, rows: int) -> ShadowJob:

@@ -64,8 +64,9 @@ class Codec:
         """
         self.reader = OpenReader(routing) if inputs is None else Reader(inputs, routing)
         names = None if outputs is None else [field.name for field in outputs]
+        self.records = RecordsWriter(names, facts)
         self.writers: dict[Format, AnswerWriter] = {
-            Format.RECORDS: RecordsWriter(names, facts),
+            Format.RECORDS: self.records,
             Format.COLUMNAR: ColumnarWriter(facts),
             Format.ARROW_FILE: ArrowWriter(facts, file=True),
             Format.ARROW_STREAM: ArrowWriter(facts, file=False),

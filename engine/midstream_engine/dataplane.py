@@ -38,6 +38,7 @@ from midstream_engine.formats.jsontext import dumps
 from midstream_engine.loader import Loaded
 from midstream_engine.manager import Manager
 from midstream_engine.metrics import Counts
+from midstream_engine.recent import Recent
 from midstream_engine.request import Request, Target
 from midstream_engine.revision import Revision
 from midstream_engine.sessions import Arrays
@@ -89,6 +90,7 @@ class DataPlane:
         self._threads = ThreadPoolExecutor(settings.threads, "midstream-infer")
         self._waits = settings.policy == "resource"
         self._shadows = ShadowRunner(counts.shadows)
+        self.recent = Recent(settings.recent_rows)
 
     def infer(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
         """Answer a request now, or give what will answer it. Never raises: errors are answers."""
@@ -112,9 +114,8 @@ class DataPlane:
             if loaded.plain:
                 outputs = run_plain(loaded.steps, run)
             else:
-                run.runner = shadows = Challenged(self._shadows, revision)
+                run.runner = job.challenged = Challenged(self._shadows, revision)
                 outputs = run_here(loaded.steps, run)
-                shadows.hand_over()
             return self._answer(job, outputs)
         except RequestError as error:
             return self.refuse(error)
@@ -176,13 +177,15 @@ class DataPlane:
             result.checks = checks = _checked(loaded.validator, run, outputs)
             counts.checked(checks)
         headers, body = job.asked.write(result)
+        self.recent.add(job.asked.codec.records, result, 2 * len(body))
+        if job.challenged is not None:
+            job.challenged.hand_over(result.shadows)
         counts.answered(rows, time.perf_counter_ns() - job.start)
         return Answer(200, headers, body)
 
     def _infer_in_thread(self, job: "_Job", size: int) -> Coroutine[Any, Any, Answer]:
         self._take(size)
-        shadows = Challenged(self._shadows, job.revision)
-        job.run.runner = shadows
+        job.run.runner = job.challenged = Challenged(self._shadows, job.revision)
         future = asyncio.get_running_loop().run_in_executor(
             self._threads, job.compute, self._settings.infer_seconds
         )
@@ -193,7 +196,6 @@ class DataPlane:
 
         async def wait() -> Answer:
             outputs = await _patiently(future, job, self._settings.infer_seconds)
-            shadows.hand_over()
             return self._answer(job, outputs)
 
         return self._guarded(wait())
@@ -202,8 +204,7 @@ class DataPlane:
         self._take(size)
         settings = self._settings
         loop = asyncio.get_running_loop()
-        shadows = Challenged(self._shadows, job.revision)
-        job.run.runner = shadows
+        job.run.runner = job.challenged = Challenged(self._shadows, job.revision)
 
         async def execute(function: Callable[[], Arrays]) -> Arrays:
             return await loop.run_in_executor(self._threads, function)
@@ -219,7 +220,6 @@ class DataPlane:
 
         async def wait() -> Answer:
             outputs = await asyncio.shield(work)
-            shadows.hand_over()
             return self._answer(job, outputs)
 
         return self._guarded(wait())
@@ -300,6 +300,7 @@ class _Job:
     start: int
     """When it came, in nanoseconds of the performance counter."""
     read_ns: int
+    challenged: Challenged | None = None
     started: float | None = None
     """When its thread began."""
 

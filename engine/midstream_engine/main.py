@@ -78,6 +78,7 @@ _OPTIONAL = (
     "threads",
     "partition",
     "registry_config",
+    "recent_rows",
     "sidekick_socket",
     "infer_seconds",
     "receive_seconds",
@@ -131,7 +132,7 @@ class Engine:
             self._emit,
         )
         self.counts = Counts()
-        plane = DataPlane(manager, self.counts, settings)
+        self.plane = plane = DataPlane(manager, self.counts, settings)
         manager.quiesces = plane.discard
         self.source = Source(settings.config, self._accept, self._refuse)
         self.exposition = Exposition(EngineCollector(self.counts, manager, pool))
@@ -181,7 +182,7 @@ class Engine:
 
     def _listeners(self, gate: Gate) -> list[Listener]:
         arguments, settings = self._arguments, self._settings
-        own = EngineReporter(self.report, self.exposition)
+        own = EngineReporter(self.report, self.exposition, self.plane.recent.render)
         if arguments.listen_fd is not None:
             # Under a supervisor: one listener for everything, and the supervisor speaks for all workers.
             reporter: Reporter = (
@@ -209,6 +210,7 @@ class Engine:
                 "poke": lambda _: self._poke(),
                 "drain": lambda _: self._stopping.set(),
                 "metrics": lambda _: {"body": self.exposition.render()},
+                "logs": lambda _: {"body": self.plane.recent.render().decode()},
             },
         )
         self._orphaned = asyncio.create_task(self._stop_when_orphaned(self._channel))
@@ -360,6 +362,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     serve.add_argument(
         "--registry-config", type=Path, help="Docker config JSON with logins; may appear later"
     )
+    serve.add_argument("--recent-rows", type=int, help="that POST /logs can show; 0: none")
     serve.add_argument(
         "--sidekick-socket", type=Path, help="of the container that runs Python models"
     )

@@ -35,21 +35,29 @@ class Report(BaseModel):
 
 class Reporter(Protocol):
     async def ask(self, what: str) -> Report:
-        """Answer `status`, `metrics`, `readyz`, `pipelines` or `models`."""
+        """Answer `status`, `metrics`, `logs`, `readyz`, `pipelines` or `models`."""
 
 
 class EngineReporter:
     """Answers for this engine alone."""
 
-    def __init__(self, report: Any, exposition: metrics.Exposition) -> None:
+    def __init__(
+        self,
+        report: Callable[[], dict[str, Any]],
+        exposition: metrics.Exposition,
+        logs: Callable[[], bytes],
+    ) -> None:
         self._report = report
         self._exposition = exposition
+        self._logs = logs
 
     async def ask(self, what: str) -> Report:
         if what == "metrics":
             return Report(
                 status=200, content_type=metrics.CONTENT_TYPE, body=self._exposition.render()
             )
+        if what == "logs":
+            return Report(status=200, content_type=JSON, body=self._logs().decode())
         report = self._report()
         status = 200
         content: Any = report
@@ -152,6 +160,10 @@ def create(reporter: Reporter) -> FastAPI:
     @app.get("/metrics", tags=["state"], summary="Prometheus' text format")
     async def get_metrics() -> Response:
         return await answer("metrics")
+
+    @app.post("/logs", tags=["state"], summary="The rows answered last, oldest first")
+    async def post_logs() -> Response:
+        return await answer("logs")
 
     _add_open_inference(app, reporter)
     return app

@@ -46,6 +46,8 @@ class Settings:
     """Bytes of one model file."""
     registry_config: Path | None = None
     """Logins at registries, a Docker config JSON file: read at each fetch, and not there means none."""
+    recent_rows: int = 1000
+    """Rows that `POST /logs` can show; 0 keeps none."""
     sidekick_socket: Path | None = None
     """Where Python models run; None: in processes of this engine's own."""
     partition: str = field(default_factory=socket.gethostname)

@@ -124,9 +124,7 @@ def test_a_key_split_looks_the_value_up(tmp_path: Path, one: Path, two: Path) ->
     )
     with serving(tmp_path, spec) as running:
         rows = [{**ROW, "country": "de"}, {**ROW, "country": "fr"}, {**ROW, "country": 7}, ROW]
-        assert [18.0, 36.0, 18.0, 36.0] == [
-            out["variable"][0] for out in outs(running.post(rows))
-        ]
+        assert [18.0, 36.0, 18.0, 36.0] == [out["variable"][0] for out in outs(running.post(rows))]
 
 
 def test_variants_with_other_outputs_are_refused(tmp_path: Path, one: Path) -> None:
@@ -142,7 +140,9 @@ def test_variants_with_other_outputs_are_refused(tmp_path: Path, one: Path) -> N
             assert part in refused["message"]
 
 
-def shadow(champion: Path, *challengers: tuple[str, dict[str, Any]], **fields: Any) -> dict[str, Any]:
+def shadow(
+    champion: Path, *challengers: tuple[str, dict[str, Any]], **fields: Any
+) -> dict[str, Any]:
     return {
         "steps": [
             {
@@ -318,7 +318,6 @@ def test_values_of_every_type_come_back_as_they_were(
         assert values == [next(iter(out.values()))[0] for out in outs(running.post(rows))]
 
 
-
 def test_arrow_goes_in_and_out(tmp_path: Path, one: Path) -> None:
     """An Arrow table is a request, and an answer where it is asked for."""
     table = pa.table({"tensor": pa.array([[1.0] * 18, [2.0] * 18], pa.list_(pa.float32()))})
@@ -339,3 +338,21 @@ def test_arrow_goes_in_and_out(tmp_path: Path, one: Path) -> None:
             headers={"Content-Encoding": "gzip", "Accept": "application/json; format=columnar"},
         )
         assert {"out.variable": [[18.0], [36.0]]} == asked.json()
+
+
+def test_the_rows_answered_last_can_be_asked_for(tmp_path: Path, one: Path, two: Path) -> None:
+    """`POST /logs` has them oldest first, with the outputs of challengers that nobody waited for."""
+    spec = shadow(one, ("x", onnx(two)))
+    with serving(tmp_path, spec, "--recent-rows", "3") as running:
+        answered = [running.post([{"tensor": [float(n)] * 18}]).json()[0] for n in range(5)]
+
+        def kept() -> list[dict[str, Any]]:
+            rows: list[dict[str, Any]] = running.post({}, "/logs").json()
+            return rows
+
+        eventually(lambda: all("out_x" in row for row in kept()), "challengers have answered")
+        rows = kept()
+        assert [{"variable": [2 * row["out"]["variable"][0]]} for row in rows] == [
+            row.pop("out_x") for row in rows
+        ]
+        assert answered[2:] == rows

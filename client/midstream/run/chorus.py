@@ -9,8 +9,8 @@ from typing import Any
 
 Event = Mapping[str, Any]
 
-Key = tuple[str, str | None, str | None]
-"""Event, revision, step."""
+Key = tuple[str, str | None, str | None, str | None]
+"""Event, revision, step, variant."""
 
 
 class Chorus:
@@ -29,7 +29,12 @@ class Chorus:
 
     def hear(self, worker: int, event: Event) -> Event | None:
         """Take one worker's event; returns what is to be passed on."""
-        key: Key = (event["event"], event.get("revision"), event.get("step"))
+        key: Key = (
+            event["event"],
+            event.get("revision"),
+            event.get("step"),
+            event.get("variant"),
+        )
         if key in self._said:
             return None
         heard = self._waiting.setdefault(key, {})

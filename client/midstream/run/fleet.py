@@ -3,6 +3,7 @@
 A revision counts as serving when the last worker has switched to it. Metrics are merged in `exposition`.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,3 +99,9 @@ def models(members: Sequence[Member]) -> list[dict[str, Any]]:
         if one["revision"] == common["revision"]
         for model in one["models"]
     ]
+
+
+def logs(bodies: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what `POST /logs` answers: the rows of all workers, oldest first."""
+    rows: list[dict[str, Any]] = [row for body in bodies for row in json.loads(body)]
+    return sorted(rows, key=lambda row: float(row["time"]))

@@ -338,6 +338,9 @@ class Supervisor:
             raise RuntimeError("there are no workers before there is a conductor")
         if what == "metrics":
             return _answer(200, exposition.CONTENT_TYPE, await self._metrics(conductor))
+        if what == "logs":
+            bodies = await asyncio.gather(*(worker.logs() for worker in self._workers))
+            return _json(200, fleet.logs([body for body in bodies if body is not None]))
         members = [
             fleet.Member(one.number, one.pid, one.restarts, one.status) for one in self._workers
         ]

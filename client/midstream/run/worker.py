@@ -133,10 +133,17 @@ class Worker:
 
     async def metrics(self) -> str | None:
         """Return the process's metrics in Prometheus' text format; None when it does not answer."""
+        return await self._asked("metrics")
+
+    async def logs(self) -> str | None:
+        """Return the rows that the process answered last, as pandas-records; None when it does not answer."""
+        return await self._asked("logs")
+
+    async def _asked(self, what: str) -> str | None:
         if self._channel is None:
             return None
         try:
-            answer = await self._channel.call("metrics", {}, timeout=2.0)
+            answer = await self._channel.call(what, {}, timeout=2.0)
         except (ChannelClosed, ChannelError, TimeoutError):
             return None
         body: str = answer["body"]
