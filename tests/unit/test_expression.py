@@ -1,7 +1,9 @@
 """Expressions: what the language takes, what it refuses and in which words, and its one canonical text."""
 
 import inspect
+import re
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
@@ -356,3 +358,21 @@ def test_any_text_is_an_expression_or_refused(words: list[str], space: str) -> N
         column = 1
         assert parse(str(expression)) == expression
     assert 1 <= column <= len(text) + 1
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "validations.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "text", re.findall(r"^\| `(.+)` \|", DOCUMENT.partition("| Expression |")[2], re.MULTILINE)
+)
+def test_the_examples_of_the_page_are_expressions(text: str) -> None:
+    """Whoever copies one has a start that works."""
+    assert parse(text).references()
+
+
+def test_the_page_explains_every_function() -> None:
+    """And no other."""
+    table = DOCUMENT.partition("## Functions")[2].partition("\n\nA field")[0]
+    explained = re.findall(r"`(\w+)\(", table)
+    assert sorted(set(explained)) == sorted(FUNCTIONS)

@@ -108,10 +108,12 @@ HOLDS = [
     "in.tiny == 100.0",
     "in.tiny + in.tiny == 200",
     "in.tiny * 1e30 > 1e31",
+    'in["user-id"] == in["user-id"] + 0',
     # A float32 is compared as what it is, not as it is written.
     "in.tensor[2] != 0.1",
     "in.tensor[2] > 0.1",
     "in.tensor[2] < 0.1000001",
+    "in.tensor[2] * in.tensor[2] * in.tensor[2] < 0.0010000001",
     # Calculations.
     "in.tensor[0] + in.tensor[1] * 2 == -2.5",
     "in.tensor[0] / in.tensor[1] == -0.75",
