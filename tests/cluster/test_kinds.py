@@ -194,7 +194,7 @@ def test_arrow_by_curl_and_the_open_protocol_by_a_real_client(
                 pa.compress(_file(table), "gzip", asbytes=True),
             ),
         ):
-            answer = pa.ipc.open_file(_curl(port, body, headers)).read_all()
+            answer = pa.ipc.open_file(_curl(port, body, headers)).read_all().flatten()
             assert answer["out.price"].to_pylist() == wanted
             assert set(answer["metadata.pipeline_version"].to_pylist()) == {
                 seen["status"]["version"]
