@@ -23,6 +23,11 @@ from midstream_engine.request import Protocol, Request
 from midstream_engine.schema import Field
 
 
+_REMEMBERED = 100
+_LONG = 500
+"""Bytes of headers that are not remembered."""
+
+
 @dataclass(slots=True)
 class Asked:
     """A request that has been read, and how its answer is to look."""
@@ -36,6 +41,16 @@ class Asked:
     oip: OipAsked | None = None
     encodings: bytes = b""
     """In which the client takes the body, besides as it is."""
+
+    @property
+    def is_record(self) -> bool:
+        """Whether the body is pandas-records with everything in it."""
+        return (
+            self.format is Format.RECORDS
+            and self.selection is None
+            and self.oip is None
+            and not self.encodings
+        )
 
     def write(self, result: Result) -> tuple[bytes, bytes]:
         """Complete header lines, and the body. Raises BadInput for a selection that does not fit."""
@@ -80,6 +95,7 @@ class Codec:
             % (writer.content_type, facts.version.encode())
             for format_, writer in self.writers.items()
         }
+        self._ways: dict[tuple[bytes, bytes, bytes], _Way] = {}
         self.oip_writer = OipWriter(outputs, facts)
         self._oip_reader = OipReader(inputs, routing, self.oip_writer.knows)
 
@@ -95,8 +111,29 @@ class Codec:
             return Asked(
                 self, batch, literal, Format.RECORDS, oip=oip, encodings=headers.accept_encoding
             )
-        answer = answer_format(headers.accept)
-        selection = parse_selection(request.target.query)
-        arrow = self._arrow.get(request_format(headers.content_type))
-        batch = self.reader.read(body) if arrow is None else arrow.read(body, limit)
-        return Asked(self, batch, literal, answer, selection, encodings=headers.accept_encoding)
+        said = (headers.content_type, headers.accept, request.target.query)
+        way = self._ways.get(said) or self._find_way(*said)
+        batch = self.reader.read(body) if way.arrow is None else way.arrow.read(body, limit)
+        return Asked(
+            self, batch, literal, way.answer, way.selection, encodings=headers.accept_encoding
+        )
+
+    def _find_way(self, content_type: bytes, accept: bytes, query: bytes) -> "_Way":
+        way = _Way(
+            self._arrow.get(request_format(content_type)),
+            answer_format(accept),
+            parse_selection(query),
+        )
+        if len(self._ways) < _REMEMBERED and len(content_type) + len(accept) + len(query) < _LONG:
+            self._ways[content_type, accept, query] = way
+        return way
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What a request's headers and query come to."""
+
+    arrow: ArrowReader | None
+    """None: the body is JSON."""
+    answer: Format
+    selection: Selection | None

@@ -177,7 +177,10 @@ class DataPlane:
             result.checks = checks = _checked(loaded.validator, run, outputs)
             counts.checked(checks)
         headers, body = job.asked.write(result)
-        self.recent.add(job.asked.codec.records, result, 2 * len(body))
+        if job.challenged is None and job.asked.is_record:
+            self.recent.add_body(body, rows)
+        else:
+            self.recent.add(job.asked.codec.records, result, 2 * len(body))
         if job.challenged is not None:
             job.challenged.hand_over(result.shadows)
         counts.answered(rows, time.perf_counter_ns() - job.start)

@@ -5,6 +5,7 @@ a request next to nothing. They end with the process: this is no store. Used on 
 """
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Protocol
 
 from midstream_engine.batch import Result
@@ -23,30 +24,52 @@ class Writer(Protocol):
 class Recent:
     """The last answers."""
 
-    __slots__ = ("_bytes", "_entries", "_max_bytes", "_max_rows", "_rows")
+    __slots__ = ("_bytes", "_entries", "_held", "_max_bytes", "_max_rows", "_rows", "_sizes")
 
     def __init__(self, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES) -> None:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
-        self._entries: deque[tuple[Writer, Result, int]] = deque()
+        # Side by side rather than in tuples: the garbage collector looks at what holds other objects, and there would
+        # be one more with every request.
+        self._entries: deque[bytes | _Kept] = deque()
+        self._sizes: deque[int] = deque()
+        self._held: deque[int] = deque()
+        """Rows of each entry."""
         self._rows = 0
         self._bytes = 0
 
+    def add_body(self, body: bytes, rows: int) -> None:
+        """Keep an answer that was written as pandas-records with everything in it."""
+        self._add(body, rows, len(body))
+
     def add(self, writer: Writer, result: Result, size: int) -> None:
         """Keep an answer. What it holds may still grow: challengers add their outputs when they have them."""
-        rows = result.batch.rows
+        self._add(_Kept(writer, result), result.batch.rows, size)
+
+    def _add(self, entry: "bytes | _Kept", rows: int, size: int) -> None:
         if rows > self._max_rows or size > self._max_bytes:
             return
-        entries = self._entries
-        entries.append((writer, result, size))
+        self._entries.append(entry)
+        self._sizes.append(size)
+        self._held.append(rows)
         self._rows += rows
         self._bytes += size
         while self._rows > self._max_rows or self._bytes > self._max_bytes:
-            _, oldest, freed = entries.popleft()
-            self._rows -= oldest.batch.rows
-            self._bytes -= freed
+            self._entries.popleft()
+            self._rows -= self._held.popleft()
+            self._bytes -= self._sizes.popleft()
 
     def render(self) -> bytes:
         """All rows as pandas-records, oldest first."""
-        bodies = [writer.write(result)[1:-1] for writer, result, _ in self._entries]
-        return b"[%b]" % b",".join(bodies)
+        return b"[%b]" % b",".join(
+            [
+                (entry if isinstance(entry, bytes) else entry.writer.write(entry.result))[1:-1]
+                for entry in self._entries
+            ]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    writer: Writer
+    result: Result
