@@ -35,7 +35,7 @@ class Ground:
         self.events: list[dict[str, Any]] = []
         self._happened = threading.Condition()
         self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="test-loop")
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.sidekicks = self.run(self._make(settings))
 
@@ -76,11 +76,12 @@ class Ground:
             self.events.clear()
 
     def close(self) -> None:
-        self.run(self.sidekicks.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
+        try:
+            self.run(self.sidekicks.close())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
     async def _make(self, settings: SidekickSettings) -> Sidekicks:
         return Sidekicks(settings, emit=self._emit)

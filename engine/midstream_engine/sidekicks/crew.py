@@ -256,6 +256,11 @@ class Crew:
         if self._shrinking is None and len(self._slots) > self._settings.prestart:
             self._look_later()
 
+    def _wake(self) -> None:
+        # A timer may fire a little before its time, and is not asked twice.
+        self._not_before = 0.0
+        self._grow()
+
     # Workers go
 
     def _lost(self, worker: Worker, cause: str) -> None:
@@ -277,7 +282,7 @@ class Crew:
         self._not_before = self._loop.time() + delay
         if self._growing is not None:
             self._growing.cancel()
-        self._growing = self._loop.call_at(self._not_before, self._grow)
+        self._growing = self._loop.call_at(self._not_before, self._wake)
         if hopeless := self._hopeless():
             self._refuse_waiting(hopeless)
         self._shared.changed()

@@ -106,7 +106,7 @@ class Code:
     def explain_syntax(self, error: BaseException) -> str:
         if not isinstance(error, SyntaxError):
             return f"it cannot be compiled: {summary(error)}"
-        file = (error.filename or MAIN).replace(str(self._folder), self._name)
+        file = (error.filename or self._shown(MAIN)).replace(str(self._folder), self._name)
         line = f", line {error.lineno}" if error.lineno else ""
         text = f": {error.text.strip()[:200]}" if error.text else ""
         return f"syntax error in {file}{line}: {error.msg}{text}"

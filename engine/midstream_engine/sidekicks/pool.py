@@ -67,6 +67,8 @@ class Sidekicks:
 
     async def close(self) -> None:
         """End all workers; whoever waits for one is told. Nothing is started afterwards."""
+        if self._closed:
+            return
         self._closed = True
         sidekicks = list(self._sidekicks.values())
         self._sidekicks.clear()
