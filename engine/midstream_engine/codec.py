@@ -22,7 +22,6 @@ from midstream_engine.oip.writer import OipWriter
 from midstream_engine.request import Protocol, Request
 from midstream_engine.schema import Field
 
-
 _REMEMBERED = 100
 _LONG = 500
 """Bytes of headers that are not remembered."""
