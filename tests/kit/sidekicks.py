@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,15 +152,24 @@ def ask(
     return {name: array.tolist() for name, array in answer.items()}
 
 
-def gone(pid: int) -> bool:
-    """Whether the process has ended, waiting for it: it is nobody's child here."""
+def becomes(what: Callable[[], bool]) -> bool:
+    """Whether it is so within the time that tests wait. For what tells nobody when it happens."""
     deadline = time.monotonic() + WAIT_SECONDS
+    while not what():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def gone(pid: int) -> bool:
+    """Whether the process ends; it is nobody's child here."""
     stat = Path(f"/proc/{pid}/stat")
-    while time.monotonic() < deadline:
+
+    def ended() -> bool:
         try:
-            if stat.read_text().rpartition(")")[2].split()[0] in "ZX":
-                return True
+            return stat.read_text().rpartition(")")[2].split()[0] in "ZX"
         except (FileNotFoundError, ProcessLookupError):
             return True
-        time.sleep(0.005)
-    return False
+
+    return becomes(ended)

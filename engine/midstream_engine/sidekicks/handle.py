@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from midstream_engine.memory import cgroup_limit
 from midstream_engine.sidekicks import launch
 from midstream_engine.sidekicks.folders import Folders
 from midstream_engine.sidekicks.launch import Child, Limits
@@ -47,7 +48,8 @@ class Starter:
     """Starts workers' processes here, or through the host at `host`."""
 
     def __init__(self, limits: Limits, host: Path | None, base: Path | None) -> None:
-        self._limits = limits
+        # A host knows the limit of its own container.
+        self._limits = limits if host is not None else limits.within(cgroup_limit())
         self._host = host
         self._folders = Folders(base) if host is None else None
         self._thread = ThreadPoolExecutor(1, "midstream-sidekicks")

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from midstream_engine.memory import cgroup_limit
 from midstream_engine.sidekicks import launch
 from midstream_engine.sidekicks.folders import Folders
 from midstream_engine.sidekicks.handle import MAX_MESSAGE_BYTES
@@ -116,7 +117,7 @@ class _Guest:
                 os.close(descriptor)
 
     def _start(self, sock: int, output: int, limits: Limits) -> None:
-        self._child = launch.start(sock, output, limits, self._root)
+        self._child = launch.start(sock, output, limits.within(cgroup_limit()), self._root)
         self._pidfd = os.pidfd_open(self._child.pid)
         self._loop.add_reader(self._pidfd, self._ended)
         self._say({"pid": self._child.pid})

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 _PACKAGES = Path(__file__).parents[2]
@@ -35,6 +35,15 @@ class Limits:
     """Bytes of one file that it writes."""
     niceness: int = 5
     """Added to that of the thread that starts it: the engine comes first."""
+
+    def within(self, container: int | None) -> "Limits":
+        """The same, but with at most half of the container's memory: an engine, or another worker, needs the rest.
+
+        container: its limit in bytes; None where there is none.
+        """
+        if container is None:
+            return self
+        return replace(self, memory=min(self.memory, container // 2))
 
 
 class Child:
