@@ -1,6 +1,6 @@
 """What applying a manifest would do, found out without doing it.
 
-Resolves the manifest (so its models are in the cache afterwards), has the models inspected, and compares with what a
+Resolves the manifest (so its models are in the cache afterwards), has the revision inspected, and compares with what a
 running engine reports. Changes nothing in the engine.
 """
 
@@ -37,7 +37,7 @@ def plan(args: argparse.Namespace) -> int:
     try:
         loaded = manifest.load(args.manifest)
         resolved = resolve.resolve(loaded, Cache(args.cache))
-        schema, faults = observe.inspect(resolved)
+        schema, faults = observe.inspect(resolved, args.cache)
         running = observe.look(args.against or DEFAULT_URL, required=args.against is not None)
     except (manifest.ManifestError, resolve.ResolveError, observe.ObserveError) as error:
         if args.json:

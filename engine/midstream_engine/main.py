@@ -1,12 +1,11 @@
 """Composition root of an engine: settings, then sessions, manager, data plane, listeners; and their orderly end.
 
-`serve` runs an engine; `inspect` prints the inputs and outputs of model files and ends.
+`serve` runs an engine; `inspect` says what a revision takes and gives, and ends.
 """
 
 import argparse
 import asyncio
 import gc
-import json
 import os
 import signal
 import socket
@@ -30,6 +29,7 @@ from midstream_engine.channel import Channel
 from midstream_engine.dataplane import DataPlane
 from midstream_engine.errors import ConfigError, LoadError
 from midstream_engine.gate import Gate
+from midstream_engine.inspection import inspect
 from midstream_engine.loader import Loader
 from midstream_engine.management import EngineReporter, Report, Reporter, create
 from midstream_engine.manager import Fetch, Manager, Wish
@@ -37,7 +37,7 @@ from midstream_engine.marks import Marks
 from midstream_engine.metrics import Counts, EngineCollector, Exposition
 from midstream_engine.policy import POLICIES
 from midstream_engine.server import App, Listener
-from midstream_engine.sessions import SessionPool, by_row
+from midstream_engine.sessions import SessionPool
 from midstream_engine.settings import Settings
 from midstream_engine.sidekicks.pool import Sidekicks
 from midstream_engine.sidekicks.settings import SidekickSettings
@@ -50,7 +50,7 @@ _STATUS_SECONDS = 0.002
 def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
     if arguments.command == "inspect":
-        return inspect(arguments.paths)
+        return inspect(arguments.document, arguments.cache)
     settings = Settings(
         config=arguments.config,
         state=arguments.state,
@@ -316,30 +316,6 @@ def _bind(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), backlog=2048, reuse_port=False)
 
 
-def inspect(paths: list[Path]) -> int:
-    """Print `{path: {"inputs": […], "outputs": […]} | {"error": …}}` as JSON."""
-    pool = SessionPool()
-    found: dict[str, Any] = {}
-    for path in paths:
-        try:
-            session = pool.acquire(str(path), path)
-        except LoadError as error:
-            found[str(path)] = {"error": error.message, "reason": error.reason}
-            continue
-        try:
-            inputs, outputs = by_row(session.inputs, "input"), by_row(session.outputs, "output")
-        except LoadError as error:
-            found[str(path)] = {"error": error.message, "reason": error.reason}
-            continue
-        found[str(path)] = {
-            "inputs": [field.report() for field in inputs],
-            "outputs": [field.report() for field in outputs],
-        }
-    json.dump(found, sys.stdout)
-    print()
-    return 0
-
-
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="midstream-engine", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -373,6 +349,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     serve.add_argument("--max-buffered", type=int, help="bytes of all bodies that arrive or wait")
     serve.add_argument("--max-connections", type=int, help="open at the same time")
     serve.add_argument("--max-queued", type=int, help="large batches that wait for a thread")
-    look = commands.add_parser("inspect", help="print the inputs and outputs of model files")
-    look.add_argument("paths", type=Path, nargs="+")
+    look = commands.add_parser("inspect", help="print what a revision takes and gives, as JSON")
+    look.add_argument("document", type=Path, help="the revision's document")
+    look.add_argument("--cache", type=Path, required=True, help="the model cache; has its models")
     return parser.parse_args(argv)

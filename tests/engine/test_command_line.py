@@ -172,10 +172,10 @@ spec:
           - {name: rival, model: {name: gbr, source: {uri: gbr.onnx}}}
     - name: judge
       shadow:
-        champion: {name: first, model: {name: rf, source: {uri: rf.onnx}}}
-        challengers: [{name: second, model: {name: gbr, source: {uri: gbr.onnx}}}]
+        champion: {name: first, model: {name: plain, source: {uri: plain.onnx}}}
+        challengers: [{name: second, model: {name: rounded, source: {uri: plain.onnx}}}]
   validations:
-    - {name: high, expression: "out.variable[0] < 100.0"}
+    - {name: high, expression: "out.price[0] < 100.0"}
 """
 
 
@@ -183,6 +183,7 @@ spec:
 def whole(folder: Path) -> Path:
     """A manifest of every kind of step, with a file and a piece of code."""
     (folder / "double.py").write_text(PREPROCESS)
+    models.linear(folder / "plain.onnx", n_features=1, input_name="variable", output_name="price")
     path = folder / "whole.yaml"
     path.write_text(WHOLE)
     return path
@@ -193,7 +194,7 @@ def test_every_kind_of_step_is_told(whole: Path, capsys: pytest.CaptureFixture[s
     code, out, errors = run(capsys, "validate", whole)
     assert (code, errors) == (0, "")
     assert out.endswith(
-        "steps: prepare (double), round (round), predict (split: rf, gbr), judge (shadow: rf, gbr)\n"
+        "steps: prepare (double), round (round), predict (split: rf, gbr), judge (shadow: plain, rounded)\n"
     )
 
 
@@ -215,7 +216,11 @@ def test_missing_file_of_a_variant_is_told_at_the_variant(
     whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each model of a split and a shadow is looked at."""
-    whole.write_text(WHOLE.replace("gbr.onnx", "none.onnx"))
+    challenger = "rounded, source: {uri: "
+    changed = WHOLE.replace("gbr.onnx", "none.onnx").replace(
+        f"{challenger}plain", f"{challenger}none"
+    )
+    whole.write_text(changed)
     _, _, errors = run(capsys, "validate", whole)
     assert [line.split(": ")[1] for line in errors.splitlines()] == [
         "spec.steps[2].split.variants[1].model.source.uri",
@@ -253,8 +258,8 @@ def test_every_model_of_every_step_is_pinned(whole: Path) -> None:
         ("round", "round"),
         ("predict (control)", "rf"),
         ("predict (rival)", "gbr"),
-        ("judge (first)", "rf"),
-        ("judge (second)", "gbr"),
+        ("judge (first)", "plain"),
+        ("judge (second)", "rounded"),
     ]
     assert [one.model for one in resolved.models] == resolved.document.models()
     double, inline, rf = (one.model for one in resolved.models[:3])
@@ -485,9 +490,61 @@ def test_plan_refuses_what_the_engine_could_not_load(
         _, out, errors = run(capsys, "plan", path, "--cache", folder / "cache", "--against", url)
     assert (code, said["action"]) == (1, "refused")
     (problem,) = said["problems"]
-    assert problem.startswith(f"{path}:10:11: spec.steps[0].model.source.uri: step predict: ")
+    assert problem.startswith(
+        f"{path}:10:11: spec.steps[0].model.source.uri: step 'predict', model 'text': "
+    )
     assert errors == f"{problem}\n"
     assert out.splitlines()[-1] == "applying it would be refused: house-price cannot be loaded"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("", "", None),
+        (
+            'inputs["tensor"] * 2',
+            'inputs["tensor"] * two',
+            None,  # only a request finds out
+        ),
+        (
+            "def process",
+            "def proces",
+            ":7:57: spec.steps[0].model.source.uri: step 'prepare', model 'double': ",
+        ),
+        ("uri: gbr.onnx", "uri: two.onnx", ":19:40: spec.steps[2].split.variants[0].model: "),
+        (
+            "out.price[0] < 100.0",
+            "out.cost[0] < 100.0",
+            ":26:20: spec.validations[0].expression: validation 'high', column ",
+        ),
+    ],
+    ids=["as it is", "fails later", "no entry point", "variants differ", "validation"],
+)
+def test_plan_knows_every_rule_of_the_engine(
+    whole: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str | None
+) -> None:
+    """Code is imported, variants are compared and validations compiled, as when it is applied."""
+    models.two_outputs(whole.parent / "two.onnx")
+    code = whole.parent / "double.py"
+    code.write_text(code.read_text().replace(old, new))
+    whole.write_text(whole.read_text().replace(old, new, 1))
+    exit_code, out, errors = run(capsys, "plan", whole, "--cache", whole.parent / "cache")
+    assert (exit_code, errors.startswith(f"{whole}{said}") or errors) == (
+        (0, "") if said is None else (1, True)
+    )
+    if said is None:
+        assert "  takes what only running it tells" in out.splitlines()
+        assert "  gives 'price' (float32[1])" in out.splitlines()
+
+
+def test_plan_tries_golden_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a candidate would be refused for is known before it is one."""
+    rows = f"{{inputs: [{{tensor: {[1.0] * 18}}}], outputs: [{{variable: 17.0}}]}}"
+    path = write(folder, "rf", extra=f"        verify: {rows}\n")
+    code, _, errors = run(capsys, "plan", path, "--cache", folder / "cache")
+    assert code == 1
+    assert errors.startswith(f"{path}:11:9: spec.steps[0].model.verify: step 'predict', model 'rf'")
+    assert "expected [17.0]" in errors or "expected 17.0" in errors
 
 
 def test_plan_where_another_server_has_the_port_is_for_a_start(

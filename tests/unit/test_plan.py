@@ -12,7 +12,8 @@ from midstream.observe import Running, Schema
 from midstream.resolve import Resolved, StepModel
 from midstream_api import version
 from midstream_api.engineconfig import ResolvedModel, ResolvedStep, RevisionDocument
-from midstream_api.model import DType, Framework, InputField, Missing, OutputField
+from midstream_api.model import Framework, InputField
+from midstream_api.validation import Validation
 
 TENSOR = {"name": "tensor", "dtype": "float32", "shape": [18]}
 VARIABLE = {"name": "variable", "dtype": "float32", "shape": [1]}
@@ -76,8 +77,8 @@ def _running(resolved: Resolved, schema: Schema = SCHEMA, pipeline: str = "house
         resolved.version,
         resolved.revision,
         models,
-        schema.inputs or [],
-        schema.outputs or [],
+        schema.inputs,
+        schema.outputs,
     )
 
 
@@ -178,95 +179,6 @@ def test_differences_are_what_callers_notice(
     assert plan.differences(before, after, "input") == said
 
 
-def _composed(
-    *models: ResolvedModel, reports: list[dict[str, Any]]
-) -> tuple[observe.Schema, list[tuple[str, str]]]:
-    """The schema, and each fault as the field that it is told at and its sentence."""
-    return _composed_of(_resolved(*models), reports)
-
-
-def _composed_of(
-    resolved: Resolved, reports: list[dict[str, Any]]
-) -> tuple[observe.Schema, list[tuple[str, str]]]:
-    opened = [one for one in resolved.models if one.model.framework is Framework.ONNX]
-    paths = [str(one.path) for one in opened]
-    schema, faults = observe.compose(resolved, dict(zip(paths, reports, strict=True)))
-    return schema, [(problems.dotted(one.at), one.message) for one in faults]
-
-
-def test_pipeline_takes_what_its_first_step_takes_and_gives_what_its_last_gives() -> None:
-    """Inputs have the names that callers use."""
-    first = _model("prepare", inputs=[InputField(name="house")])
-    schema, faults = _composed(
-        first,
-        RF,
-        reports=[
-            {"inputs": [{**TENSOR, "name": "float_input"}], "outputs": [TENSOR]},
-            {"inputs": [TENSOR], "outputs": [VARIABLE]},
-        ],
-    )
-    assert faults == []
-    assert schema == Schema([{**TENSOR, "name": "house"}], [VARIABLE])
-
-
-@pytest.mark.parametrize(
-    ("inputs", "said"),
-    [
-        (None, []),
-        ([InputField(name="a"), InputField(name="b")], []),
-        ([InputField(name="b", tensor="y"), InputField(name="a", tensor="x")], []),
-        (
-            [InputField(name="a")],
-            ["step a: inputs lists 1 names, the model has 2: 'x' (float32[1]), 'y' (float32[1])"],
-        ),
-        (
-            [InputField(name="a", tensor="z"), InputField(name="b")],
-            [
-                "step a: inputs names the tensor 'z', the model has 'x' (float32[1]), 'y' (float32[1])"
-            ],
-        ),
-        (
-            [InputField(name="a", tensor="y"), InputField(name="b")],
-            ["step a: inputs has two entries for the model's 'y'"],
-        ),
-    ],
-)
-def test_inputs_are_renamed_by_position_or_tensor(
-    inputs: list[InputField] | None, said: list[str]
-) -> None:
-    """Names that do not fit the model are told before anything is applied."""
-    x, y = {**VARIABLE, "name": "x"}, {**VARIABLE, "name": "y"}
-    schema, faults = _composed(
-        _model("rf", inputs=inputs), reports=[{"inputs": [x, y], "outputs": [VARIABLE]}]
-    )
-    assert faults == [("spec.steps[0].model.inputs", text) for text in said]
-    if inputs is not None and not said:
-        assert [field["name"] for field in schema.inputs or []] == ["a", "b"]
-
-
-def test_steps_that_do_not_connect_are_told() -> None:
-    """What a step takes must be what the step before it gives."""
-    report = {"inputs": [TENSOR], "outputs": [VARIABLE]}
-    _, faults = _composed(PREPARE, RF, reports=[report, report])
-    text = "step b takes 'tensor' (float32[18]), the step before it gives 'variable' (float32[1])"
-    assert faults == [("spec.steps[1]", text)]
-
-
-def test_missing_values_need_a_float() -> None:
-    """The engine would refuse it, so the plan says so."""
-    whole = {"inputs": [{**TENSOR, "dtype": "int64"}], "outputs": [VARIABLE]}
-    allowed = _model("rf", inputs=[InputField(name="tensor", missing=Missing.ALLOW)])
-    _, faults = _composed(allowed, reports=[whole])
-    text = "step a: input 'tensor' has `missing: Allow`, which needs a float; the model takes int64"
-    assert faults == [("spec.steps[0].model.inputs", text)]
-
-
-def test_model_that_cannot_be_loaded_is_told() -> None:
-    """The engine's own words are repeated, with the step, where its file is named."""
-    _, faults = _composed(RF, reports=[{"error": "is not ONNX"}])
-    assert faults == [("spec.steps[0].model.source.uri", "step a: is not ONNX")]
-
-
 def _split(*variants: tuple[str, ResolvedModel], name: str = "b") -> ResolvedStep:
     each = [{"name": variant, "model": model} for variant, model in variants]
     return ResolvedStep.model_validate({"name": name, "split": {"variants": each}})
@@ -304,78 +216,63 @@ def test_changes_of_variants_name_them() -> None:
     ]
 
 
-def test_variants_that_answer_differently_are_told() -> None:
-    """Nobody behind a split knows who answered, so all variants give the same."""
-    resolved = _of_steps(_split(("control", RF), ("rival", GBR)))
-    report = {"inputs": [TENSOR], "outputs": [VARIABLE]}
-    other = {**report, "outputs": [{**VARIABLE, "dtype": "float64"}]}
-    schema, faults = _composed_of(resolved, [report, report])
-    assert (schema, faults) == (SCHEMA, [])
-    _, faults = _composed_of(resolved, [report, other])
-    text = "step b (rival) gives 'variable' (float64[1]), the first variant gives 'variable' (float32[1])"
-    assert faults == [("spec.steps[0].split.variants[1].model", text)]
+def test_what_only_running_tells_is_no_change() -> None:
+    """Code that declares nothing is compared with nothing."""
+    running = _running(_resolved(RF), Schema(None, [VARIABLE]))
+    unknown = Schema([TENSOR], None)
+    assert plan.judge(_resolved(GBR), unknown, running).schema_changes == []
+    said = plan.describe(_resolved(GBR), unknown, "http://e", None, plan.Verdict("start"))
+    assert said[2:4] == ["  takes 'tensor' (float32[18])", "  gives what only running it tells"]
 
 
-def test_challengers_may_answer_differently() -> None:
-    """What a shadow gives is what its champion gives."""
-    report = {"inputs": [TENSOR], "outputs": [VARIABLE]}
-    other = {**report, "outputs": [{**VARIABLE, "name": "other"}]}
-    schema, faults = _composed_of(_of_steps(_shadow(RF, GBR)), [report, other])
-    assert (schema, faults) == (SCHEMA, [])
-
-
-def test_each_variant_must_fit_the_step_before() -> None:
-    """The field that leads to it is that of the variant's own model."""
-    steps = [ResolvedStep(name="a", model=PREPARE), _shadow(RF, GBR)]
-    before = {"inputs": [TENSOR], "outputs": [TENSOR]}
-    report = {"inputs": [TENSOR], "outputs": [VARIABLE]}
-    odd = {**report, "inputs": [VARIABLE]}
-    _, faults = _composed_of(_of_steps(*steps), [before, report, odd])
-    text = "step b (second) takes 'variable' (float32[1]), the step before it gives 'tensor' (float32[18])"
-    assert faults == [("spec.steps[1].shadow.challengers[0].model", text)]
-
-
-def test_undeclared_code_fits_everything() -> None:
-    """What code takes and gives is known only when it runs, unless the manifest says it."""
-    report = {"inputs": [TENSOR], "outputs": [VARIABLE]}
-    steps = [
-        ResolvedStep(name="a", model=_code("pre")),
-        ResolvedStep(name="b", model=RF),
-        ResolvedStep(name="c", model=_code("post")),
-    ]
-    schema, faults = _composed_of(_of_steps(*steps), [report])
-    assert (schema, faults) == (Schema(None, None), [])
-    said = plan.describe(
-        _of_steps(*steps), schema, "http://e", None, plan.Verdict("start", loads=3)
-    )
-    assert "  step a: pre, sha256 " in said[1]
+def test_code_in_the_manifest_is_not_fetched() -> None:
+    """The line of a model says where its bytes come from."""
+    resolved = _of_steps(ResolvedStep(name="a", model=_code("pre")))
+    said = plan.describe(resolved, SCHEMA, "http://e", None, plan.Verdict("start", loads=1))
     assert said[1].endswith(", in the manifest")
-    assert said[4:6] == ["  takes what only running it tells", "  gives what only running it tells"]
 
 
-def test_declared_code_is_held_to_its_word() -> None:
-    """Declared names and types are checked as those of a model; what is not declared is any."""
-    declared = _code(
-        "pre",
-        inputs=[
-            InputField(name="house", dtype=DType.BOOL),
-            InputField(name="rooms", dtype=DType.INT64, shape=[-1]),
-        ],
-        outputs=[OutputField(name="tensor", dtype=DType.FLOAT32, shape=[17])],
+@pytest.mark.parametrize(
+    ("reason", "message", "field"),
+    [
+        ("InvalidModel", "step 'a', model 'rf': is not ONNX", "steps[0].model.source.uri"),
+        ("InvalidCode", "step 'd', model 'pre': it raised", "steps[3].model.source.inline"),
+        ("InvalidInputs", "step 'a', model 'rf': inputs lists 1", "steps[0].model.inputs"),
+        ("VerifyFailed", "step 'a', model 'rf': golden row 0", "steps[0].model.verify"),
+        ("VerifyFailed", "golden rows: step 'a': it failed", "steps[0].model.verify"),
+        (
+            "InvalidModel",
+            "step 'b', variant 'rival', model 'gbr': is not ONNX",
+            "steps[1].split.variants[1].model.source.uri",
+        ),
+        (
+            "VariantsDiffer",
+            "step 'b', variant 'rival' gives 'x', step 'b', variant 'control' gives 'y'",
+            "steps[1].split.variants[1].model",
+        ),
+        ("FixedBatch", "step 'b': a split gives its variants some", "steps[1]"),
+        ("NamesDoNotConnect", "step 'c' takes 'x', step 'b' before it gives 'y'", "steps[2]"),
+        ("InvalidValidation", "validation 'low', column 3 of 'x': no", "validations[1].failWhen"),
+        ("WarmupFailed", "warm-up failed: out of memory", "steps"),
+    ],
+)
+def test_what_an_engine_says_is_told_at_the_field_it_speaks_of(
+    reason: str, message: str, field: str
+) -> None:
+    """Step, variant and reason lead to the line of the manifest."""
+    resolved = _of_steps(
+        ResolvedStep(name="a", model=RF),
+        _split(("control", RF), ("rival", GBR)),
+        _shadow(RF, GBR, name="c"),
+        ResolvedStep(name="d", model=_code("pre")),
     )
-    steps = ResolvedStep(name="a", model=declared), ResolvedStep(name="b", model=RF)
-    schema, faults = _composed_of(_of_steps(*steps), [{"inputs": [TENSOR], "outputs": [VARIABLE]}])
-    assert observe.list_fields(schema.inputs or []) == "'house' (bool), 'rooms' (int64[?])"
-    text = "step b takes 'tensor' (float32[18]), the step before it gives 'tensor' (float32[17])"
-    assert faults == [("spec.steps[1]", text)]
-
-
-def test_code_that_is_no_python_is_told() -> None:
-    """At the field that holds it, with the line in the code."""
-    broken = _code("pre", inline="def process(inputs):\n  return {\n")
-    _, faults = _composed_of(_of_steps(ResolvedStep(name="a", model=broken)), [])
-    text = "step a: the code, line 2: not Python: '{' was never closed"
-    assert faults == [("spec.steps[0].model.source.inline", text)]
+    checks = [
+        Validation(name="high", expression="out.x[0] < 1"),
+        Validation(name="low", fail_when="out.x[0] < 1"),
+    ]
+    document = resolved.document.model_copy(update={"validations": checks})
+    at = observe.place(replace(resolved, document=document), reason, message)
+    assert problems.dotted(at) == f"spec.{field}"
 
 
 def test_plan_reads_as_a_story() -> None:
