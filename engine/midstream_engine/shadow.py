@@ -133,6 +133,14 @@ class ShadowRunner:
             self._defect("a challenger could not be offered its rows", error)
             return False
 
+    def has_room(self, step: str, challenger: str) -> bool:
+        """Whether a job is worth making: False when `offer` would drop it, which is counted then. Never raises."""
+        lane = self._lanes.get((step, challenger, False))
+        if lane is None or not self._is_closed_to(lane):
+            return True
+        self.counts.of(step, challenger).outcomes[Outcome.DROPPED] += 1
+        return False
+
     def ask(self, jobs: Iterable[ShadowJob]) -> "Asked":
         """Start the challengers of one step now, beside the champion, for a request that waits. Never raises."""
         tickets: dict[str, _Ticket | None] = {}
@@ -205,12 +213,7 @@ class ShadowRunner:
         loop = asyncio.get_running_loop()
         lane = self._lane(job, asked=asked)
         counts = self.counts
-        if (
-            self._closed
-            or len(lane.waiting) + lane.running >= lane.limit
-            or counts.bytes + job.size > self._max_bytes
-            or (lane.rests_until and loop.time() < lane.rests_until)
-        ):
+        if self._is_closed_to(lane) or counts.bytes + job.size > self._max_bytes:
             self._refuse(job, Outcome.DROPPED)
             return None
         if not job.revision.acquire():
@@ -227,6 +230,13 @@ class ShadowRunner:
         else:
             self._rouse(lane)
         return ticket
+
+    def _is_closed_to(self, lane: _Lane) -> bool:
+        return (
+            len(lane.waiting) + lane.running >= lane.limit
+            or self._closed
+            or (lane.rests_until > 0 and asyncio.get_running_loop().time() < lane.rests_until)
+        )
 
     def _refuse(self, job: ShadowJob, outcome: Outcome) -> None:
         self.counts.of(job.step, job.challenger).outcomes[outcome] += 1

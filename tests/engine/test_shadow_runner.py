@@ -303,6 +303,25 @@ async def test_what_does_not_fit_into_the_queue_is_dropped_and_counted() -> None
 
 
 @story
+async def test_a_job_that_would_be_dropped_need_not_be_made() -> None:
+    """Asking whether there is room counts the drop, and costs next to nothing in a busy engine."""
+    bench = Bench(max_jobs=2)
+    held = Held(column(1))
+    assert bench.runner.has_room("predict", "rival")
+    assert bench.offer(held)
+    assert bench.runner.has_room("predict", "rival")
+    assert bench.offer(held)
+    assert not bench.runner.has_room("predict", "rival")
+    assert bench.runner.has_room("predict", "another")
+    assert {"dropped": 1} == bench.outcomes()
+    held.let_go()
+    await bench.ended(2)
+    assert bench.runner.has_room("predict", "rival")
+    assert {"dropped": 1, "answered": 2} == bench.outcomes()
+    await bench.runner.close()
+
+
+@story
 async def test_bytes_are_bounded_over_all_challengers() -> None:
     """A huge batch is dropped, and so is one that fits no more; what has ended makes room."""
     bench = Bench(max_bytes=1000)
