@@ -114,15 +114,20 @@ class _Check:
     """Steps and their variants whose rows it judges."""
     condition: Condition
     """Not to be run when a field is not known."""
-    quick: bool = field(init=False)
-    """Single values of known fields are all it reads."""
+    known: bool = field(init=False)
+    """All fields are known."""
+    lists: tuple[tuple[int, str, int], ...] = field(init=False)
+    """Table, column and dimensions, rows included, of each list that it reads."""
     compiled: dict[tuple[object, ...], Condition | None] = field(default_factory=dict)
     """By the types that unknown fields turned out to have; None where they do not fit."""
 
     def __post_init__(self) -> None:
-        self.quick = all(
-            source is not None and len(reference.indexes) >= len(source.shape)
-            for reference, (_, source) in self.sources.items()
+        sources = self.sources.items()
+        self.known = all(source is not None for _, (_, source) in sources)
+        self.lists = tuple(
+            (table, source.name, 1 + len(source.shape))
+            for reference, (table, source) in sources
+            if source is not None and len(source.shape) > len(reference.indexes)
         )
 
     def fails_one(self, tables: Tables, picked: Picked) -> bool:
@@ -130,11 +135,15 @@ class _Check:
         for step, variants in self.splits:
             if not variants.item(picked[step].item(0)):
                 return False
-        if self.quick:
+        if self.known:
             try:
-                return self.condition.scalar(tables) is self.fails_when
+                for table, name, dimensions in self.lists:
+                    if tables[table][name].ndim != dimensions:
+                        break
+                else:
+                    return self.condition.scalar(tables) is self.fails_when
             except (LookupError, ValueError):
-                # A list is too short, or its rows are arrays of their own: the long way tells.
+                # A value is not there, or its row is an array of its own: the long way tells.
                 pass
         return self._judged(tables, 1).item(0)
 
