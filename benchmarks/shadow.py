@@ -1,11 +1,11 @@
 """What challengers in the shadow cost the champion's callers.
 
 The product as users run it, on one core; the load has the other one. Requests come at fixed times at a third of the
-rate that the champion alone can take, and latency counts from the time at which a request was to be sent. One service goes
-through rounds: the champion alone, with a challenger, and alone once more (A/A), changed by swaps; nothing is measured
-while it swaps. The p99 of each half second is taken, and the medians are compared, so that what others do to the
-machine now and then does not count. A challenger that sleeps a second must not be felt. One that computes shares the
-core with the champion here, and is shown without a limit.
+rate that the champion alone can take, and latency counts from the time at which a request was to be sent. One service
+goes through rounds: the champion alone, with a challenger, and alone once more (A/A), changed by swaps; nothing is
+measured while it swaps. The p99 of each half second is taken, and the medians are compared, so that what others do to
+the machine now and then does not count. A challenger that sleeps a second must not be felt. One that computes shares
+the core with the champion here, and is shown without a limit.
 """
 
 import contextlib
