@@ -6,18 +6,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import machine, peers, swap, throughput
+from benchmarks import machine, peers, pipelines, shadow, swap, throughput
 from benchmarks.machine import Missing
 from benchmarks.report import Verdict
 from midstream_api import __version__
 
-_WHAT = ("throughput", "swap")
+_WHAT = ("throughput", "pipelines", "shadow", "swap")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: every verdict holds. 1: one does not. 2: something is missing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=_WHAT, help="default: both")
+    parser.add_argument("what", nargs="?", choices=_WHAT, help="default: all of them")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
     parser.add_argument("--seconds", type=float, default=3, help="of each timing (default: 3)")
     parser.add_argument("--blocks", type=int, default=5, help="of 5 swaps (default: 5)")
@@ -54,6 +54,10 @@ def _run(options: argparse.Namespace) -> list[Verdict]:
             print(f"{peer.name}: " + ", ".join(f"{name} {found[name]}" for name in found))
         rounds = throughput.run(some, rounds=options.rounds, seconds=options.seconds)
         verdicts += throughput.report(rounds)
+    if options.what in (None, "pipelines"):
+        verdicts += pipelines.run(rounds=options.rounds, seconds=options.seconds)
+    if options.what in (None, "shadow"):
+        verdicts += shadow.run(rounds=options.rounds)
     if options.what in (None, "swap"):
         verdicts += swap.run(blocks=options.blocks)
     return verdicts

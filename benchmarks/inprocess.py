@@ -47,13 +47,19 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def report() -> None:
-    """Run pinned to the server's core and print the table."""
+def measured() -> dict[str, list[float]]:
+    """Microseconds of a run alone, and of bytes to bytes, by case; measured pinned to the server's core."""
     command = ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", "benchmarks.inprocess"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, list[float]] = json.loads(done.stdout)
+    return found
+
+
+def report() -> None:
+    """Print the table."""
     rows = [
         (name, f"{run:,.1f}", f"{1e6 / run:,.0f}", f"{whole:,.1f}", f"{1e6 / whole:,.0f}")
-        for name, (run, whole) in json.loads(done.stdout).items()
+        for name, (run, whole) in measured().items()
     ]
     print("\nin process, without a server")
     print(table(("case", "run us", "runs/s", "bytes to bytes us", "answers/s"), rows))

@@ -19,6 +19,7 @@ init = function(args)
     file:close()
     local headers = {}
     if #body > 0 then headers["Content-Type"] = "%(content_type)s" end
+    if "%(accept)s" ~= "" then headers["Accept"] = "%(accept)s" end
     requests[index] = wrk.format("%(method)s", "%(path)s", headers, body)
   end
 end
@@ -53,7 +54,14 @@ class Timing(NamedTuple):
 class Script:
     """A set of bodies on disk, ready to be sent over and over."""
 
-    def __init__(self, folder: Path, path: str, content_type: str, bodies: Sequence[bytes]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        path: str,
+        content_type: str,
+        bodies: Sequence[bytes],
+        accept: str = "",
+    ) -> None:
         folder.mkdir()
         for number, body in enumerate(bodies, 1):
             (folder / str(number)).write_bytes(body)
@@ -65,6 +73,7 @@ class Script:
                 "folder": folder,
                 "path": path,
                 "content_type": content_type,
+                "accept": accept,
                 "method": "POST" if any(bodies) else "GET",
             }
         )
