@@ -7,128 +7,17 @@ host in a process of its own.
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kit import sidekicks as kit
-from midstream_engine.errors import RequestError, SidekickFailed, SidekickTimedOut
+from kit.sidekick_faults import FAULTY, OUTCOMES
+from midstream_engine.errors import SidekickFailed, SidekickTimedOut
 from midstream_engine.sidekicks.launch import Limits
 from midstream_engine.sidekicks.settings import SidekickSettings
 
-FAULTY = """
-    import ctypes, gc, multiprocessing, os, resource, signal, socket, subprocess, sys, threading, time
-    import numpy as np
-
-    kept = []
-
-    def grow():
-        while True:
-            kept.append(np.ones(1 << 20))
-
-    def grow_in_small_pieces():
-        while True:
-            kept.append([str(n) for n in range(1000)])
-
-    def flood():
-        while True:
-            print("flood " * 20)
-
-    def flood_without_lines():
-        while True:
-            os.write(2, b"x" * 65536)
-
-    def write_everywhere():
-        for descriptor in range(3, 1024):
-            try:
-                os.write(descriptor, b"not an answer at all, but long enough")
-            except OSError:
-                pass
-
-    def close_everything():
-        os.closerange(0, 1024)
-
-    def stay_in_c():
-        # PyDLL keeps the interpreter's lock: no thread of Python runs meanwhile.
-        ctypes.PyDLL(None).sleep(1000)
-
-    def leave_children():
-        for _ in range(20):
-            if os.fork() == 0:
-                time.sleep(1000)
-        os._exit(5)
-
-    def fork_and_return():
-        for _ in range(3):
-            os.fork()
-
-    def process(inputs):
-        what = str(inputs["x"][0])
-        if what != "well":
-            result = eval(what)
-            if isinstance(result, dict):
-                return result
-        return {"y": np.ones(1), "pid": np.array([os.getpid()])}
-"""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a request with a fault is told."""
-
-    does: str
-    error: type[RequestError]
-    says: str
-    replaced: bool = True
-    """The worker is another one afterwards."""
-
-
-OUTCOMES = {
-    "raises": Outcome("1 / 0", SidekickFailed, "ZeroDivisionError", replaced=False),
-    "exits": Outcome("sys.exit(3)", SidekickFailed, "SystemExit: 3", replaced=False),
-    "exits at once": Outcome("os._exit(3)", SidekickFailed, "exit code 3"),
-    "aborts": Outcome("os.abort()", SidekickFailed, "signal SIGABRT"),
-    "segfaults": Outcome("ctypes.string_at(0)", SidekickFailed, "signal SIGSEGV"),
-    "is killed": Outcome("os.kill(os.getpid(), 9)", SidekickFailed, "signal SIGKILL (from outside"),
-    "loops": Outcome("exec('while True: pass')", SidekickTimedOut, "did not answer within"),
-    "sleeps": Outcome("time.sleep(1000)", SidekickTimedOut, "did not answer within"),
-    "hangs in C": Outcome("stay_in_c()", SidekickTimedOut, "did not answer within"),
-    "stops itself": Outcome(
-        "os.kill(os.getpid(), signal.SIGSTOP)", SidekickTimedOut, "did not answer within"
-    ),
-    "ignores signals and loops": Outcome(
-        "[signal.signal(n, signal.SIG_IGN) for n in (1, 2, 3, 15)] and time.sleep(1000)",
-        SidekickTimedOut,
-        "did not answer within",
-    ),
-    "eats memory": Outcome("grow()", SidekickFailed, "a worker may have 384 MiB"),
-    "eats memory in small pieces": Outcome(
-        "grow_in_small_pieces()", SidekickFailed, "a worker may have 384 MiB"
-    ),
-    "asks for too much memory": Outcome(
-        "np.ones(1 << 40)", SidekickFailed, "a worker may have 384 MiB"
-    ),
-    "answers too much": Outcome(
-        "{'y': np.zeros((1, 9 << 20), np.int8)}",
-        SidekickFailed,
-        "its answer is too large",
-        replaced=False,
-    ),
-    "answers another number of rows": Outcome(
-        "{'y': [1, 2]}", SidekickFailed, "as many rows", replaced=False
-    ),
-    "answers objects": Outcome("{'y': [{}]}", SidekickFailed, "a dict", replaced=False),
-    "floods its output": Outcome("flood()", SidekickTimedOut, "did not answer within"),
-    "floods its errors without lines": Outcome(
-        "flood_without_lines()", SidekickTimedOut, "did not answer within"
-    ),
-    "writes to every descriptor": Outcome(
-        "write_everywhere()", SidekickFailed, "something else than an answer"
-    ),
-    "closes every descriptor": Outcome("close_everything()", SidekickFailed, "process ended"),
-    "leaves children behind": Outcome("leave_children()", SidekickFailed, "exit code 5"),
-}
 SECONDS = 1.0
 """What a request with a fault may take: long enough for those that are not to run into it."""
 
@@ -137,7 +26,7 @@ SECONDS = 1.0
 def ground(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[kit.Ground]:
-    settings = SidekickSettings(limits=Limits(memory=384 << 20), max_answer=8 << 20, workers=1)
+    settings = SidekickSettings(limits=Limits(memory=384 << 20), workers=1)
     if request.param == "child":
         with kit.ground(settings) as made:
             yield made
@@ -181,7 +70,7 @@ def test_a_fork_that_returns_answers_once(ground: kit.Ground) -> None:
 
 
 def test_children_that_are_left_behind_are_killed(ground: kit.Ground) -> None:
-    """With the worker, however it ends."""
+    """With the worker, however it ends: by itself, because it takes too long, or because nobody needs it."""
     code = """
         import os, time
         def process(inputs):
@@ -189,17 +78,26 @@ def test_children_that_are_left_behind_are_killed(ground: kit.Ground) -> None:
             if child == 0:
                 time.sleep(1000)
             print("child", child)
+            if inputs["x"][0] == 1:
+                os._exit(1)
             if inputs["x"][0] == 2:
                 time.sleep(1000)
-            os._exit(1)
+            return inputs
     """
+
+    def child() -> int:
+        line: str = ground.wait("sidekick_output", model="parent")["line"]
+        ground.forget()
+        return int(line.removeprefix("child "))
+
     with ground.use(code, "parent") as sidekick:
+        ground.forget()
         for x, error in ((1.0, SidekickFailed), (2.0, SidekickTimedOut)):
-            ground.forget()
             with pytest.raises(error):
                 kit.ask(sidekick, kit.column(x), SECONDS)
-            line = ground.wait("sidekick_output", model="parent")["line"]
-            assert kit.gone(int(line.removeprefix("child ")))
+            assert kit.gone(child())
+        assert {"x": [3.0]} == kit.ask(sidekick, kit.column(3.0))
+    assert kit.gone(child())
 
 
 def test_a_worker_that_kills_the_others_costs_their_requests_only(ground: kit.Ground) -> None:
