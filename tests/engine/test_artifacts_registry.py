@@ -409,9 +409,20 @@ def test_manifest_that_is_no_model(body: bytes, text: str, origin: Origin, cache
 
 
 def test_model_that_another_tool_pushed(origin: Origin, cache: Cache) -> None:
-    """A layer without our media type is the model when it is the one whose title ends in .onnx."""
-    uri = manifest_at(origin, two("README.md", "rf.ONNX"), kit.file(DATA))
-    assert get(uri, cache).sha256 == DIGEST
+    """A layer without our media type is the model when it is the one whose title ends in .onnx, or else .py or .zip."""
+    for titles in (("README.md", "rf.ONNX"), ("train.py", "rf.onnx"), ("README.md", "code.zip")):
+        uri = manifest_at(origin, two(*titles), kit.file(DATA))
+        assert get(uri, cache).sha256 == DIGEST
+
+
+def test_code_has_a_media_type_of_its_own(origin: Origin, cache: Cache) -> None:
+    """Two layers that say what they are, a model and code, are two models."""
+    code = layout.manifest(layout.Layer(DIGEST, len(DATA), "prepare", layout.PYTHON))
+    assert get(manifest_at(origin, code, kit.file(DATA)), cache).sha256 == DIGEST
+    both = json.loads(code)
+    both["layers"].append(json.loads(GOOD)["layers"][0])
+    with pytest.raises(errors.SourceRefused, match=r"holds 2 models.*prepare, rf\.onnx"):
+        get(manifest_at(origin, json.dumps(both).encode()), cache)
 
 
 def test_manifest_with_another_digest(origin: Origin, cache: Cache) -> None:

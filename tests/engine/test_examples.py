@@ -78,6 +78,8 @@ def test_example_answers_as_expected(served: tuple[Path, str]) -> None:
         _require(given, expected, f"{case['body']}: ")
     commands = _commands(manifest)
     assert commands, "the README has no curl line for it"
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl on this machine; all but the README's lines was asked")
     for words in commands:
         _run(words, address, manifest.parents[2])
 

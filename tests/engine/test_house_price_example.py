@@ -65,7 +65,7 @@ def test_manifests_are_valid_and_their_models_are_there(manifest: str) -> None:
     """Every manifest of the example is a Pipeline, and its paths lead to files."""
     pipeline = Pipeline.model_validate(yaml.safe_load((EXAMPLE / manifest).read_text()))
     for step in pipeline.spec.steps:
-        assert (EXAMPLE / step.model.source.uri).is_file()
+        assert (EXAMPLE / str(step.main.source.uri)).is_file()
 
 
 @pytest.mark.parametrize("manifest", ["pipeline.yaml", "two-steps.yaml"])
@@ -77,7 +77,7 @@ def test_the_edits_of_the_readme_name_one_model_throughout(manifest: str) -> Non
             line.replace(before, after, 1) if line.startswith(" ") else line
             for line in text.split("\n")
         )
-        model = Pipeline.model_validate(yaml.safe_load(text)).spec.steps[-1].model
+        model = Pipeline.model_validate(yaml.safe_load(text)).spec.steps[-1].main
         assert (model.name, model.source.uri) == (f"{after}-house-price", f"models/{after}.onnx")
     assert text == original
 
@@ -85,7 +85,7 @@ def test_the_edits_of_the_readme_name_one_model_throughout(manifest: str) -> Non
 def test_golden_rows_are_what_the_model_answers() -> None:
     """The golden rows of verified.yaml are the forest's own answers, well within their tolerance."""
     pipeline = Pipeline.model_validate(yaml.safe_load((EXAMPLE / "verified.yaml").read_text()))
-    verify = pipeline.spec.steps[0].model.verify
+    verify = pipeline.spec.steps[0].main.verify
     assert verify is not None
     rows = np.array([row["tensor"] for row in verify.inputs], np.float32)
     wanted = np.array([row["variable"] for row in verify.outputs], np.float32)

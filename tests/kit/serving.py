@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from midstream_api.engineconfig import ResolvedModel, ResolvedStep
+from midstream_api.model import Model
 from midstream_api.pipeline import Pipeline
 from midstream_api.version import version_of
 
@@ -213,16 +214,14 @@ def manifest_of(*models: tuple[str, Path]) -> str:
 def version_in(manifest: str, folder: Path) -> str:
     """The version UUID of a manifest's content, by the contract alone; files are relative to `folder`."""
     pipeline = Pipeline.model_validate(yaml.safe_load(manifest))
-    steps = []
-    for step in pipeline.spec.steps:
-        content = (folder / step.model.source.uri).read_bytes()
-        model = ResolvedModel(
-            name=step.model.name,
-            version=step.model.version,
-            uri=step.model.source.uri,
-            sha256=hashlib.sha256(content).hexdigest(),
-            size=len(content),
-            inputs=step.model.inputs,
-        )
-        steps.append(ResolvedStep(name=step.name, model=model))
-    return version_of(pipeline.metadata.name, steps)
+    steps = [
+        ResolvedStep.of(step, lambda model: _pinned(model, folder)) for step in pipeline.spec.steps
+    ]
+    return version_of(pipeline.metadata.name, steps, pipeline.spec.validations)
+
+
+def _pinned(model: Model, folder: Path) -> ResolvedModel:
+    uri, inline = model.source.uri, model.source.inline
+    content = inline.encode() if inline is not None else (folder / str(uri)).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return ResolvedModel.of(model, uri=uri, sha256=digest, size=len(content))

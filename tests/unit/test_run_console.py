@@ -266,3 +266,13 @@ def test_the_manifest_may_say_how_to_swap(tmp_path: Path) -> None:
     assert f"  swap it: edit {manifest}; it is swapped in when you save" in found
     assert "           or run: sed -i s/rf/xgb/ pipeline.yaml" in found
     assert greeting.lines("http://h:1", "p", tmp_path / "gone.yaml", [])[-1] == "  stop it: Ctrl-C"
+
+
+def test_code_that_takes_whatever_comes_is_not_asked_with_nothing(tmp_path: Path) -> None:
+    """A request cannot be made up for it, unless a sample lies beside the manifest."""
+    manifest = tmp_path / "pipeline.yaml"
+    said = greeting.lines("http://h:1", "p", manifest, [])[0]
+    assert said == "  ask it:  POST rows as its first step reads them to http://h:1/pipelines/p"
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "one-row.json").write_text("[]")
+    assert "curl" in greeting.lines("http://h:1", "p", manifest, [])[0]

@@ -31,7 +31,11 @@ def lines(
     url: str, pipeline: str, manifest: Path, inputs: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     """Return the lines, ready to print."""
-    found = [f"  ask it:  {curl(url, pipeline, manifest, inputs)}"]
+    if inputs or (manifest.parent / SAMPLE).is_file():
+        found = [f"  ask it:  {curl(url, pipeline, manifest, inputs)}"]
+    else:
+        # Code that declares nothing takes what it takes.
+        found = [f"  ask it:  POST rows as its first step reads them to {url}/pipelines/{pipeline}"]
     found.append(f"  swap it: edit {manifest}; it is swapped in when you save")
     found += [f"           or run: {command}" for command in swap_commands(manifest)]
     found.append("  stop it: Ctrl-C")
