@@ -69,3 +69,11 @@ def answer(fields: Sequence[Field], echo: Any, *outputs: Array) -> list[dict[str
 def f32(values: Any) -> Array:
     """A float32 array."""
     return np.array(values, np.float32)
+
+
+def ragged(*parts: Any) -> Array:
+    """An array of arrays: rows of different shapes."""
+    array = np.empty(len(parts), object)
+    for row, part in enumerate(parts):
+        array[row] = np.array(part, np.float32)
+    return array

@@ -85,6 +85,9 @@ class RecordsWriter:
         if result.choices:
             splits, variants = self._split_texts(result.choices, bool(result.outputs))
         anomalies = self._anomaly_texts(result.checks)
+        if batch.rows == 1 and not result.shadows:
+            alone = (head, sent[0], outs[0], splits, anomalies, metadata, variants)
+            return b'[%b%b,"out":{%b%b}%b%b%b}}]' % alone
         parts = zip(
             sent,
             outs,

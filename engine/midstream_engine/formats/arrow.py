@@ -100,7 +100,7 @@ def cells(batch: Any, position: int, name: str, first_row: int, limit: int) -> C
     shape: list[int] = []
     while True:
         kind = column.type
-        if isinstance(kind, pa.FixedShapeTensorType) and kind.permutation is None:
+        if isinstance(kind, pa.FixedShapeTensorType) and _in_order(kind.permutation):
             _no_nulls(column, shape, name, first_row)
             shape += kind.shape
             column = column.storage.flatten()
@@ -126,6 +126,10 @@ def cells(batch: Any, position: int, name: str, first_row: int, limit: int) -> C
     values, missing = _leaf(column, name, said, limit)
     values = values.reshape(batch.num_rows, *shape)
     return Cells(values, None if missing is None else missing.reshape(values.shape), said)
+
+
+def _in_order(permutation: Sequence[int] | None) -> bool:
+    return permutation is None or list(permutation) == list(range(len(permutation)))
 
 
 def _common_length(column: Column, shape: list[int], name: str, first_row: int) -> int:
@@ -233,8 +237,9 @@ def _texts(column: Column) -> Array:
 
 def _copied_views(column: Column, name: str, limit: int) -> Column:
     """Views may all look at the same long text: copied, it is there many times."""
-    views = np.frombuffer(column.buffers()[1], np.int32).reshape(-1, 4)
-    lengths = views[column.offset : column.offset + len(column), 0].astype(np.int64)
+    count = column.offset + len(column)
+    views = np.frombuffer(column.buffers()[1] if count else b"", np.int32, 4 * count)
+    lengths = views[4 * column.offset :: 4].astype(np.int64)
     missing = _missing(column)
     _check_text(lengths if missing is None else lengths[~missing], name, limit)
     return column.cast(pa.large_string())

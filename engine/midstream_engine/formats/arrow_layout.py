@@ -45,6 +45,8 @@ def check_layout(body: bytes, *, file: bool, limit: int) -> None:
 
     file: the IPC file format, else the stream format.
     """
+    if not body:
+        raise BadInput("the body is empty; send a table in Arrow's IPC format", reason="EmptyBody")
     rows = size = batches = 0
     try:
         for kind, batch_rows, batch_size in _file(body) if file else _stream(body):
@@ -71,8 +73,6 @@ def check_layout(body: bytes, *, file: bool, limit: int) -> None:
 
 
 def _hint(body: bytes, *, file: bool) -> str:
-    if not body:
-        return "; it is empty"
     if body.startswith(MAGIC) and not file:
         return "; it looks like a file: send application/vnd.apache.arrow.file"
     if file and body[:4] == b"\xff\xff\xff\xff":

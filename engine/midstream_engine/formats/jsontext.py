@@ -64,7 +64,7 @@ def parse_leniently(body: bytes, error: JSONError) -> Any:
 def array_text(array: Array, name: str) -> bytes:
     """A list with each row's value. name: of the column. Raises StepFailed for what JSON cannot hold."""
     try:
-        if array.dtype.kind == "O":
+        if array.dtype.kind in "OU":
             return orjson.dumps(array.tolist(), _as_list, orjson.OPT_SERIALIZE_NUMPY)
         if not array.flags.c_contiguous:
             array = np.ascontiguousarray(array)
@@ -78,7 +78,7 @@ def array_text(array: Array, name: str) -> bytes:
 def row_texts(array: Array, name: str) -> Sequence[bytes]:
     """The text of each row's value, as `array_text`."""
     rows = len(array)
-    if array.dtype.kind == "O":
+    if array.dtype.kind in "OU":
         return [array_text(array[row : row + 1], name)[1:-1] for row in range(rows)]
     text = array_text(array, name)
     if rows == 1:

@@ -153,8 +153,11 @@ def _array(name: str, values: list[Any], flat: list[Any], kinds: set[type]) -> A
     holes = len(without_null) < len(kinds)
     if without_null <= {int, float}:
         if without_null == {int} and not holes:
-            array = np.array(flat)
-            return array if array.dtype.kind in "iu" else np.array(flat, np.float64)
+            # numpy by itself makes floats of numbers on both sides of 2**63.
+            low, high = min(flat), max(flat)
+            if low >= -(2**63) and high < 2**63:
+                return np.array(flat, np.int64)
+            return np.array(flat, np.uint64 if low >= 0 and high < 2**64 else np.float64)
         numbers = np.array(flat, np.float64)
         if np.isinf(numbers).any():
             _refuse_infinity(name, values)
