@@ -26,6 +26,8 @@ HEADER = "x-midstream-split-key"
 _DEEPEST = 32
 """Lists in lists that a key may have."""
 
+_FLOAT64_BYTES = 8
+
 _NUMBER = re.compile(r"[0-9.]+(e-?[0-9]+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -37,6 +39,7 @@ class Chooser:
         "_default",
         "_options",
         "_random",
+        "_rows",
         "_seeds",
         "_sole",
         "_sum",
@@ -72,6 +75,10 @@ class Chooser:
         self._bounds = list(accumulate(weights))
         self._sum = sum(weights)
         self._random = random
+        # What is chosen for one row: made once, for a request of one row is the most frequent one.
+        self._rows = [np.array([number], dtype=np.intp) for number in range(len(variants))]
+        for row in self._rows:
+            row.setflags(write=False)
         self._seeds = [
             (number, weight, blake2b(name.encode() + b"\0", digest_size=8))
             for number, (name, weight) in enumerate(variants)
@@ -107,10 +114,12 @@ class Chooser:
             return np.fromiter(map(self._option, keys), np.intp, rows)
         if literal is not None:
             return np.full(rows, self._at(literal), dtype=np.intp)
+        if rows == 1:
+            if self.field is None or keys is None:
+                return self._rows[self._at(self._random())]
+            return self._rows[self._of(keys[0], {})]
         if self.field is None or keys is None:
             return np.fromiter((self._at(self._random()) for _ in range(rows)), np.intp, rows)
-        if rows == 1:
-            return np.array([self._of(keys[0], {})], dtype=np.intp)
         known: dict[str, int] = {}
         return np.fromiter((self._of(key, known) for key in keys), np.intp, rows)
 
@@ -147,6 +156,21 @@ class Chooser:
             if score > best:
                 best, chosen = score, number
         return chosen
+
+
+def keys_of(array: "np.ndarray[Any, Any]") -> list[Any]:
+    """The rows of an array as keys, in Python's own types.
+
+    A fraction of less than 64 bits is given as the float64 that its shortest decimal stands for: as such it has the same
+    text as in JSON.
+    """
+    if array.dtype.kind != "f" or array.dtype.itemsize >= _FLOAT64_BYTES:
+        found: list[Any] = array.tolist()
+        return found
+    wide = array.astype(np.float64)
+    short = np.array([float(str(value)) for value in array.ravel()], np.float64)
+    found = np.where(wide == np.trunc(wide), wide, short.reshape(array.shape)).tolist()
+    return found
 
 
 def canonical(value: Any, depth: int = 0) -> str | None:

@@ -16,6 +16,7 @@ from midstream_engine.formats.columns import check_names
 from midstream_engine.formats.open_rows import MAX_FIELDS
 from midstream_engine.formats.values import SHOWN, shape_said, value_problem
 from midstream_engine.schema import Array, Field, shape_text
+from midstream_engine.split import keys_of
 
 _FITTING = {"f": "fiu", "i": "iu", "u": "iu", "b": "b", "O": "O"}
 """Kinds of columns that each kind of field takes."""
@@ -223,7 +224,7 @@ def _routing(name: str, column: Cells) -> list[Any]:
             field=name,
             row=0,
         )
-    found: list[Any] = column.values.tolist()
+    found = keys_of(column.values)
     if column.missing is not None:
         found = [
             None if gone else value

@@ -16,6 +16,7 @@ from midstream_engine.errors import BadInput
 from midstream_engine.formats.values import SHOWN, shown_value, value_problem
 from midstream_engine.oip.datatypes import DTYPES, WIRE
 from midstream_engine.schema import Array, Field
+from midstream_engine.split import keys_of
 
 _MAX_DIMENSIONS = 32
 _LENGTH = 4
@@ -97,7 +98,7 @@ class Tensor:
         return array.reshape(self.shape)
 
     def values(self, tail: Tail) -> list[Any]:
-        """One value for each row, as Python's own; None where the JSON has null. For a tensor of one value a row."""
+        """One value for each row, as Python's own; None for null and NaN. For a tensor of one value a row."""
         if self.count != self.rows:
             raise BadInput(
                 f"input {self.said}: wrong shape, expected one value for each row: [{self.rows}], "
@@ -105,13 +106,13 @@ class Tensor:
                 reason="WrongShape",
                 field=self.name[:SHOWN],
             )
-        field = self.field(allow_missing=False)
+        field = self.field(allow_missing=True)
         if self.data is None or None not in (flat := self._flat(self.data)):
-            found: list[Any] = self.array(tail, field).reshape(-1).tolist()
-            return found
+            found = keys_of(self.array(tail, field).reshape(-1))
+            return [None if item != item else item for item in found]  # noqa: PLR0124 - NaN
         sent = [item for item in flat if item is not None]
         there = Tensor(self.name, self.datatype, (len(sent),), sent)
-        given = iter(there.array(tail, field).tolist())
+        given = iter(there.values(tail))
         return [None if item is None else next(given) for item in flat]
 
     # Binary
