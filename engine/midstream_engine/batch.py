@@ -39,7 +39,8 @@ class VariantRef:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as values would be: one is made with every request, and that costs three times as much when it is.
+@dataclass(slots=True)
 class Choice:
     """Which variant of a split answered each row."""
 
@@ -49,7 +50,7 @@ class Choice:
     """Index into `variants` for each row, shape (rows,)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Checks:
     """What the validations said of each row."""
 

@@ -48,6 +48,7 @@ def assemble(resolved: ResolvedStep, bind: Bind) -> Step:
         )
         _refuse_fixed_batches(units, "a split gives its variants some of the rows")
         step.outputs = _agreed(units)
+        _put_in_order(units)
     elif resolved.shadow is not None:
         shadow = resolved.shadow
         step = ShadowStep(
@@ -145,6 +146,16 @@ def _agreed(units: Sequence[Unit]) -> tuple[Field, ...] | None:
                 "variants of a split give outputs of the same names and types",
             )
     return outputs if len(known) == len(units) else None
+
+
+def _put_in_order(units: Sequence[Unit]) -> None:
+    """Outputs of all variants in the order of the first's, so that a place among them means the same everywhere."""
+    first = units[0].outputs
+    for unit in units[1:]:
+        if isinstance(unit, OnnxUnit) and first is not None:
+            by_name = {field.name: field for field in unit.outputs}
+            unit.outputs = tuple(by_name[field.name] for field in first)
+            unit.output_names = [field.name for field in first]
 
 
 def _refuse_fixed_batches(units: Sequence[Unit], why: str) -> None:

@@ -68,6 +68,8 @@ STATUS_CODES: dict[type[RequestError], int] = {
 _GRACE_SECONDS = 1.0
 """For a step that was told to stop."""
 
+_NONE: dict[str, Any] = {}
+
 _log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 30.0
@@ -107,16 +109,14 @@ class DataPlane:
                 _check_batch(batch.rows, loaded.batch)
             run = Run(batch, asked.literal)
             job = _Job(revision, loaded, run, asked, start, time.perf_counter_ns() - start)
+            if loaded.shadowed:
+                run.runner = job.challenged = Challenged(self._shadows, revision)
             if loaded.waits:
                 return self._infer_beside(job, len(request.body))
             if revision.row_ns * batch.rows > self._settings.inline_ns:
                 return self._infer_in_thread(job, len(request.body))
-            if loaded.plain:
-                outputs = run_plain(loaded.steps, run)
-            else:
-                run.runner = job.challenged = Challenged(self._shadows, revision)
-                outputs = run_here(loaded.steps, run)
-            return self._answer(job, outputs)
+            way = run_plain if loaded.plain else run_here
+            return self._answer(job, way(loaded.steps, run))
         except RequestError as error:
             return self.refuse(error)
         except Exception as error:  # noqa: BLE001 - the last one who can turn a defect into an answer
@@ -188,7 +188,6 @@ class DataPlane:
 
     def _infer_in_thread(self, job: "_Job", size: int) -> Coroutine[Any, Any, Answer]:
         self._take(size)
-        job.run.runner = job.challenged = Challenged(self._shadows, job.revision)
         future = asyncio.get_running_loop().run_in_executor(
             self._threads, job.compute, self._settings.infer_seconds
         )
@@ -207,7 +206,6 @@ class DataPlane:
         self._take(size)
         settings = self._settings
         loop = asyncio.get_running_loop()
-        job.run.runner = job.challenged = Challenged(self._shadows, job.revision)
 
         async def execute(function: Callable[[], Arrays]) -> Arrays:
             return await loop.run_in_executor(self._threads, function)
@@ -335,7 +333,7 @@ async def _patiently(future: "asyncio.Future[Arrays]", job: _Job, seconds: float
 
 
 def _checked(validator: Validator, run: Run, outputs: Arrays) -> Checks:
-    picked = {choice.step: choice.picked for choice in run.choices}
+    picked = {choice.step: choice.picked for choice in run.choices} if run.choices else _NONE
     failed = validator.evaluate(run.batch.fields, run.steps, outputs, run.batch.rows, picked)
     return Checks(validator.names, validator.failures, failed)
 

@@ -67,6 +67,8 @@ class Loaded:
     """What one row took at warm-up."""
     plain: bool
     """ONNX models only, one for each step."""
+    shadowed: bool
+    """There are challengers."""
     waits: bool
     """Somebody else than the caller's thread has a part in it."""
 
@@ -292,6 +294,7 @@ class Loader:
             batch=first.inputs[0].batch if first.inputs else None,
             warm_ns=warm_ns,
             plain=is_plain(steps),
+            shadowed=any(isinstance(step, ShadowStep) for step in steps),
             waits=any(step.waits for step in steps),
         )
 

@@ -81,12 +81,19 @@ class Counts:
         self.step_runs[step] = self.step_runs.get(step, 0) + 1
 
     def chosen(self, choice: Choice) -> None:
+        counts = self.variant_rows
+        if choice.picked.size == 1:
+            key = (choice.step, choice.variants[choice.picked.item()].name)
+            counts[key] = counts.get(key, 0) + 1
+            return
         rows = np.bincount(choice.picked, minlength=len(choice.variants)).tolist()
         for variant, number in zip(choice.variants, rows, strict=True):
             key = (choice.step, variant.name)
-            self.variant_rows[key] = self.variant_rows.get(key, 0) + number
+            counts[key] = counts.get(key, 0) + number
 
     def checked(self, checks: Checks) -> None:
+        if 1 not in checks.failed.tobytes():
+            return
         for name, number in zip(checks.names, checks.failed.sum(axis=1).tolist(), strict=True):
             self.failed_checks[name] = self.failed_checks.get(name, 0) + number
 

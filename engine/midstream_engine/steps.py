@@ -6,8 +6,6 @@ checked when they answer. A step says what is to be run as work for somebody els
 thread, and on the event loop where a model runs in a process beside it (`midstream_engine.flow`).
 """
 
-import itertools
-import time
 from collections.abc import Awaitable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,7 +16,7 @@ from midstream_engine.batch import Batch, Choice, VariantRef
 from midstream_engine.errors import SidekickFailed, StepFailed
 from midstream_engine.schema import Array, Field
 from midstream_engine.sessions import Arrays
-from midstream_engine.split import Chooser
+from midstream_engine.split import Chooser, keys_of
 from midstream_engine.units import OnnxUnit, Unit, conformed, stacked
 
 
@@ -94,6 +92,11 @@ class ModelStep:
         """Whether somebody else than the caller's thread has a part in it."""
         return not isinstance(self.unit, OnnxUnit)
 
+    def unit_for_one(self, run: Run) -> Unit | None:
+        """The only one that has a part in a batch of one row; None when there may be more."""
+        del run
+        return self.unit
+
     def flow(self, fields: Arrays, run: Run) -> Flow:
         (outputs,) = yield [Work(self.unit, fields, run.batch.rows)]
         return outputs  # type: ignore[no-any-return]
@@ -118,14 +121,20 @@ class SplitStep:
     def waits(self) -> bool:
         return any(not isinstance(unit, OnnxUnit) for unit in self.variants)
 
+    def unit_for_one(self, run: Run) -> Unit | None:
+        # Variants are ONNX models here, whose outputs have one order.
+        picked = self.chooser.choose(1, self._keys(run.batch), run.literal)
+        run.choices.append(Choice(self.name, self.refs, picked))
+        return self.variants[picked.item()]
+
     def flow(self, fields: Arrays, run: Run) -> Flow:
         rows = run.batch.rows
         picked = self.chooser.choose(rows, self._keys(run.batch), run.literal)
         run.choices.append(Choice(self.name, self.refs, picked))
-        first = int(picked[0])
+        first = picked.item(0)
         if rows == 1 or (picked == first).all():
             (outputs,) = yield [Work(self.variants[first], fields, rows)]
-            return self._named(outputs)
+            return self._named(outputs) if first else outputs
         parts = [(index, np.flatnonzero(picked == index)) for index in range(len(self.variants))]
         parts = [(index, where) for index, where in parts if len(where)]
         answers = yield [
@@ -152,10 +161,10 @@ class SplitStep:
         if name in batch.keys:
             return batch.keys[name]
         array = batch.fields.get(name)
-        return None if array is None else array.tolist()
+        return None if array is None else keys_of(array)
 
     def _named(self, outputs: Arrays) -> Arrays:
-        """In the order of the step's outputs, whichever variant answered."""
+        """In the order of the first variant's outputs, whichever variant answered."""
         if self.outputs is None:
             return outputs
         return {each.name: outputs[each.name] for each in self.outputs}
@@ -191,6 +200,9 @@ class ShadowStep:
     def waits(self) -> bool:
         return self.wait or not isinstance(self.champion, OnnxUnit)
 
+    def unit_for_one(self, run: Run) -> Unit | None:
+        return self.champion if run.runner is None else None
+
     def flow(self, fields: Arrays, run: Run) -> Flow:
         rows = run.batch.rows
         runner = run.runner
@@ -211,21 +223,7 @@ class ShadowStep:
 Step = ModelStep | SplitStep | ShadowStep
 
 
-def steps_flow(steps: Sequence[Step], run: Run) -> Flow:
-    """All steps, one after the other. Returns the last one's outputs."""
-    fields = run.batch.fields
-    outputs = fields
-    for step, after in itertools.zip_longest(steps, steps[1:]):
-        start = time.perf_counter_ns()
-        outputs = yield from step.flow(fields, run)
-        run.elapsed.append(time.perf_counter_ns() - start)
-        run.steps[step.name] = outputs
-        if after is not None:
-            fields = _handed_on(outputs, step, after)
-    return outputs
-
-
-def _handed_on(outputs: Arrays, before: Step, after: Step) -> Arrays:
+def handed_on(outputs: Arrays, before: Step, after: Step) -> Arrays:
     """What the next step gets: as it wants it, where the one before had not said what it gives."""
     if after.inputs is None or all(isinstance(unit, OnnxUnit) for unit in before.units):
         return outputs

@@ -86,8 +86,10 @@ class RecordsWriter:
             splits, variants = self._split_texts(result.choices, bool(result.outputs))
         anomalies = self._anomaly_texts(result.checks)
         if batch.rows == 1 and not result.shadows:
-            alone = (head, sent[0], outs[0], splits, anomalies, metadata, variants)
-            return b'[%b%b,"out":{%b%b}%b%b%b}}]' % alone
+            # Of one row there is one text of each.
+            alone: Any = (head, sent[0], outs[0], splits, anomalies, metadata, variants)
+            one: bytes = b'[%b%b,"out":{%b%b}%b%b%b}}]' % alone
+            return one
         parts = zip(
             sent,
             outs,
