@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.ipc
 
 from midstream_engine.errors import BadInput, BodyTooLarge
@@ -44,6 +43,9 @@ _DICTIONARY = pa.dictionary(pa.int8(), pa.string()).id
 
 _DEEPEST = 32
 """Lists in lists, of which numpy can hold 64."""
+
+_INLINE = 12
+"""Bytes of a text that a view holds itself."""
 
 _LARGE = 2**31
 """Offsets of 32 bits end here."""
@@ -103,15 +105,15 @@ def cells(batch: Any, position: int, name: str, first_row: int, limit: int) -> C
         if isinstance(kind, pa.FixedShapeTensorType) and _in_order(kind.permutation):
             _no_nulls(column, shape, name, first_row)
             shape += kind.shape
-            column = column.storage.flatten()
+            column = _inner(column.storage, name, column.storage.type.list_size)
         elif kind.id == _FIXED_LIST:
             _no_nulls(column, shape, name, first_row)
             shape.append(kind.list_size)
-            column = column.flatten()
+            column = _inner(column, name, kind.list_size)
         elif kind.id in _LISTS:
             _no_nulls(column, shape, name, first_row)
             shape.append(_common_length(column, shape, name, first_row))
-            column = column.flatten()
+            column = _inner(column, name)
         else:
             break
     if len(shape) > _DEEPEST:
@@ -126,6 +128,27 @@ def cells(batch: Any, position: int, name: str, first_row: int, limit: int) -> C
     values, missing = _leaf(column, name, said, limit)
     values = values.reshape(batch.num_rows, *shape)
     return Cells(values, None if missing is None else missing.reshape(values.shape), said)
+
+
+def _inner(column: Column, name: str, size: int | None = None) -> Column:
+    """What the lists of a column hold. size: of each, where that is fixed.
+
+    Bounds are checked once more: Arrow's validation passes over the offsets of lists of which there are none, and its
+    own way to flatten them ends the process.
+    """
+    if size is None:
+        offsets = _offsets(column)
+        start, end = int(offsets[0]), int(offsets[-1])
+    else:
+        start, end = column.offset * size, (column.offset + len(column)) * size
+    values = column.values
+    if not 0 <= start <= end <= len(values):
+        raise BadInput(
+            f"the body is not a sound Arrow table: lists of field {name[:SHOWN]!r} reach beyond their values",
+            reason="NotArrow",
+            field=name[:SHOWN],
+        )
+    return values.slice(start, end - start)
 
 
 def _in_order(permutation: Sequence[int] | None) -> bool:
@@ -174,7 +197,7 @@ def _leaf(column: Column, name: str, said: str, limit: int) -> tuple[Array, Arra
     if kind.id in _STRINGS:
         return _texts(column), _missing(column)
     if kind == pa.string_view():
-        return _leaf(_copied_views(column, name, limit), name, said, limit)
+        return _viewed(column, name, limit), _missing(column)
     if kind.id == _DICTIONARY:
         return _decoded(column, name, said, limit)
     if kind == pa.null() and len(column) <= limit:
@@ -235,14 +258,28 @@ def _texts(column: Column) -> Array:
     return texts
 
 
-def _copied_views(column: Column, name: str, limit: int) -> Column:
-    """Views may all look at the same long text: copied, it is there many times."""
+def _viewed(column: Column, name: str, limit: int) -> Array:
+    """Views: a length, and up to 12 bytes of text, or a buffer's number and a place in it.
+
+    Many may look at the same long text, which a model would get many times.
+    """
     count = column.offset + len(column)
-    views = np.frombuffer(column.buffers()[1] if count else b"", np.int32, 4 * count)
-    lengths = views[4 * column.offset :: 4].astype(np.int64)
+    _, views, *buffers = column.buffers()
+    data = b"" if views is None else views.to_pybytes()
+    table = np.frombuffer(data, np.int32, 4 * count).reshape(-1, 4)[column.offset :]
     missing = _missing(column)
+    lengths = table[:, 0].astype(np.int64)
     _check_text(lengths if missing is None else lengths[~missing], name, limit)
-    return column.cast(pa.large_string())
+    texts = np.empty(len(column), object)
+    for row, (length, _, number, place) in enumerate(table.tolist()):
+        if missing is not None and missing[row]:
+            continue
+        if length <= _INLINE:
+            start = 16 * (column.offset + row) + 4
+            texts[row] = data[start : start + length].decode()
+        else:
+            texts[row] = buffers[number].slice(place, length).to_pybytes().decode()
+    return texts
 
 
 def _decoded(column: Column, name: str, said: str, limit: int) -> tuple[Array, Array | None]:
