@@ -161,8 +161,8 @@ class Chooser:
 def keys_of(array: "np.ndarray[Any, Any]") -> list[Any]:
     """The rows of an array as keys, in Python's own types.
 
-    A fraction of less than 64 bits is given as the float64 that its shortest decimal stands for: as such it has the same
-    text as in JSON.
+    A fraction of less than 64 bits becomes the float64 that its shortest decimal stands for, and so has the same text
+    as in JSON.
     """
     if array.dtype.kind != "f" or array.dtype.itemsize >= _FLOAT64_BYTES:
         found: list[Any] = array.tolist()

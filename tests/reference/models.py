@@ -46,7 +46,8 @@ class Onnx:
                 for own, name in self.feeds.items()
             }
             for name, array in zip(names, session.run(names, feed), strict=True):
-                columns[name].append(np.asarray(array) if self.single else np.asarray(array[0]))
+                # With the ellipsis a single value is an array still.
+                columns[name].append(np.asarray(array) if self.single else array[0, ...])
         return columns
 
 

@@ -102,6 +102,9 @@ class Pipeline:
     steps: tuple[Step, ...]
     checks: tuple[Check, ...] = ()
 
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:  # noqa: FBT001 - as IPython, and hypothesis, call it
+        printer.text(json.dumps(self.spec()))
+
     def spec(self) -> dict[str, Any]:
         """As a manifest has it."""
         spec: dict[str, Any] = {"steps": [step.entry() for step in self.steps]}

@@ -67,7 +67,7 @@ def found(values: Sequence[Any]) -> list[Array]:
         raise Refused("rows differ in shape")
     items = [item for value in values for item in leaves(value)]
     kinds = {type(item) for item in items}
-    if str in kinds and kinds <= {str}:
+    if str in kinds and kinds <= {str, type(None)}:
         dtype = "string"
     elif bool in kinds and kinds <= {bool}:
         dtype = "bool"
@@ -77,6 +77,13 @@ def found(values: Sequence[Any]) -> list[Array]:
         dtype = "float64"
     else:
         raise Refused("types differ")
+    return [array_of(value, dtype) for value in values]
+
+
+def typed(values: Sequence[Any], dtype: str) -> list[Array]:
+    """A column that nobody has declared, from a format with types: integers with holes become float64."""
+    if "int" in dtype and None in values:
+        dtype = "float64"
     return [array_of(value, dtype) for value in values]
 
 

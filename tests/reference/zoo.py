@@ -148,7 +148,7 @@ def times(factor: int) -> str:
         "def process(inputs):\n"
         "    def changed(array):\n"
         "        if array.dtype == object:\n"
-        f"            return np.array([None if x is None else x + '{factor}' for x in array.ravel()],"
+        f"            return np.array([(x or '') + '{factor}' for x in array.ravel()],"
         " object).reshape(array.shape)\n"
         "        if array.dtype == bool:\n"
         "            return ~array\n"

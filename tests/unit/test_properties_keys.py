@@ -1,5 +1,7 @@
 """A key has one text, whatever the format and the type that it comes in."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from kit import oip
 from midstream_engine.formats.arrow_rows import ArrowReader
+from midstream_engine.formats.open_rows import OpenReader
 from midstream_engine.formats.records import Reader
 from midstream_engine.oip.reader import OipReader
 from midstream_engine.schema import Field
@@ -75,3 +78,21 @@ def test_a_nan_in_a_table_is_no_key() -> None:
     table = pa.table({"x": pa.array([1.0, 2.0]), "who": pa.array([np.nan, 0.1], pa.float32())})
     body = wire.arrow_body(table, file=False)
     assert ArrowReader([X], ["who"], file=False).read(body, 1 << 20).keys == {"who": [None, 0.1]}
+
+
+@pytest.mark.parametrize("value", ["a", 7, 2.5, True])
+def test_code_that_takes_anything_gets_keys_too(value: object) -> None:
+    """Of a tensor as of any other column, as in other formats; what a row does not have is missing there."""
+    datatype = {str: "BYTES", int: "INT64", float: "FP64", bool: "BOOL"}[type(value)]
+    for sent in ([value, value], [value, None]):
+        if sent == [True, None]:
+            continue  # no column can hold it
+        columns = {"x": [1.0, 2.0], "who": sent}
+        open_rows = OpenReader(["who"]).read(json.dumps(columns).encode())
+        body = oip.body(oip.tensor("x", "FP64", [2], [1, 2]), oip.tensor("who", datatype, [2], sent))
+        tensors, _ = OipReader(None, ["who"]).read(body)
+        assert list(open_rows.fields) == list(tensors.fields) == ["x", "who"]
+        for name, array in open_rows.fields.items():
+            assert array.dtype == tensors.fields[name].dtype
+            np.testing.assert_array_equal(array, tensors.fields[name])
+        assert open_rows.keys == tensors.keys == {"who": sent}

@@ -61,10 +61,15 @@ class OipReader:
                 raise self._wrong_inputs(f"input {one.said} is there twice", one.name)
             sent.append(one)
             _check_rows(one, sent[0])
-            if one.name in self._keys:
-                keys[one.name] = one.values(tail)
-            else:
+            if one.name not in self._keys:
                 found[one.name] = one.array(tail, self._field(one))
+                continue
+            at = tail.at
+            keys[one.name] = one.values(tail)
+            if self.fields is None:
+                # Code that takes whatever comes gets keys as well, also where rows have none.
+                tail.at = at
+                found[one.name] = one.column(tail)
         if tail.left:
             raise BadInput(
                 f"{tail.left} bytes of binary data are left over after the last input; "

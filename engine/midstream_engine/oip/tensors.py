@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from midstream_engine.errors import BadInput
+from midstream_engine.formats.open_rows import infer
 from midstream_engine.formats.values import SHOWN, shown_value, value_problem
 from midstream_engine.oip.datatypes import DTYPES, WIRE
 from midstream_engine.schema import Array, Field
@@ -96,6 +97,15 @@ class Tensor:
                 item = array[first].item() if self.data is None else self._flat(self.data)[first]
                 self._refuse(first, value_problem(field, item))
         return array.reshape(self.shape)
+
+    def column(self, tail: Tail) -> Array:
+        """The values where nobody has declared the field, and null may be among them. Raises BadInput."""
+        if self.data is None or DTYPES[self.datatype].startswith("float"):
+            return self.array(tail, self.field(allow_missing=True))
+        flat = self._flat(self.data)
+        if None not in flat:
+            return self.array(tail, self.field(allow_missing=False))
+        return infer(self.name, flat).reshape(self.shape)
 
     def values(self, tail: Tail) -> list[Any]:
         """One value for each row, as Python's own; None for null and NaN. For a tensor of one value a row."""
