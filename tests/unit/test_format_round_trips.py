@@ -79,7 +79,7 @@ def as_lists(array: Array) -> list[Any]:
 
 
 @hypothesis.settings(
-    max_examples=300, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    max_examples=150, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 @hypothesis.given(columns(), st.booleans(), st.sampled_from([b"", b"gzip", b"zstd"]))
 def test_values_survive_every_way_in_and_out(
@@ -148,7 +148,7 @@ some_fields = st.sampled_from(
 )
 
 
-@hypothesis.settings(max_examples=600, deadline=None)
+@hypothesis.settings(max_examples=300, deadline=None)
 @hypothesis.given(
     arrow_types,
     st.lists(cell, min_size=1, max_size=4),
