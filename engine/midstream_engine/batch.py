@@ -90,6 +90,10 @@ class Facts:
     """Names this engine in answers."""
     last_model: str
     last_sha256: str
+    last_version: str | None = None
+    """The last step's model; of a split, which variant's it is the row's choice tells."""
+    split_last: bool = False
+    """The last step is a split."""
     validations: tuple[tuple[str, Mapping[str, Mapping[str, str]]], ...] = ()
     """Name of each validation, and how its failure is written, as in `Checks.failures`."""
     splits: tuple[str, ...] = ()

@@ -308,6 +308,8 @@ class Loader:
             partition=self.partition,
             last_model=last.name,
             last_sha256=last.sha256,
+            last_version=last.version,
+            split_last=isinstance(steps[-1], SplitStep),
             validations=tuple(
                 zip(validator.names, validator.failures, strict=True) if validator else ()
             ),

@@ -71,6 +71,7 @@ def test_a_split_answers_each_row_with_one_variant(tmp_path: Path, one: Path, tw
         for row in rows:
             (said,) = (json.loads(each) for each in row["out"]["_model_split"])
             assert {"one": [18.0], "two": [36.0]}[said["name"]] == row["out"]["variable"]
+            assert said["name"] == json.loads(row["metadata"]["last_model"])["model_name"]
             variant = row["metadata"]["variants"]["predict"]
             assert {"one": "control", "two": "challenger"}[said["name"]] == variant
             seen[variant] += 1

@@ -21,6 +21,7 @@ from midstream_engine.formats.table import (
     failures_of,
     inputs,
     last_model,
+    last_of_split,
     split_text,
 )
 
@@ -53,13 +54,10 @@ class RecordsWriter:
         for name in outputs or ():
             self._prefix(name)
         self._anomalies: dict[bytes, bytes] = {}
-        self._variants: dict[tuple[int, ...], tuple[bytes, bytes]] = {}
+        self._variants: dict[tuple[int, ...], tuple[bytes, bytes, bytes]] = {}
         names = [name for name, _ in facts.validations]
         self._flags = [(b",%b:true" % dumps(n), b",%b:false" % dumps(n)) for n in names]
-        self._before_elapsed = b',"metadata":{"last_model":%b,"pipeline_version":%b,"elapsed":[' % (
-            dumps(last_model(facts)),
-            dumps(facts.version),
-        )
+        self._before_elapsed = self._metadata(last_model(facts))
         self._after_elapsed = b'],"dropped":[],"partition":%b' % dumps(facts.partition)
 
     def write(self, result: Result, selection: Selection | None = None) -> bytes:
@@ -68,14 +66,11 @@ class RecordsWriter:
         batch = result.batch
         sent = batch.echo if batch.echo is not None else self._objects(inputs(batch), batch.rows)
         head = b'{"time":%d,"in":' % result.time_ms
-        metadata = b"%b%b%b" % (
-            self._before_elapsed,
-            ",".join(map(str, result.elapsed)).encode(),
-            self._after_elapsed,
-        )
+        before: _Texts = self._before_elapsed
+        elapsed = ",".join(map(str, result.elapsed)).encode() + self._after_elapsed
         outs = self._outputs(result)
         if result.checks is None and not result.choices and not result.shadows:
-            tail = b'},"anomaly":{"count":0}%b}}' % metadata
+            tail = b'},"anomaly":{"count":0}%b%b}}' % (self._before_elapsed, elapsed)
             if batch.rows == 1:
                 return b'[%b%b,"out":{%b%b]' % (head, sent[0], outs[0], tail)
             rows = [b'%b,"out":{%b' % pair for pair in zip(sent, outs, strict=True)]
@@ -83,12 +78,12 @@ class RecordsWriter:
         splits: _Texts = b""
         variants: _Texts = b""
         if result.choices:
-            splits, variants = self._split_texts(result.choices, bool(result.outputs))
+            splits, variants, before = self._split_texts(result.choices, bool(result.outputs))
         anomalies = self._anomaly_texts(result.checks)
         if batch.rows == 1 and not result.shadows:
             # Of one row there is one text of each.
-            alone: Any = (head, sent[0], outs[0], splits, anomalies, metadata, variants)
-            one: bytes = b'[%b%b,"out":{%b%b}%b%b%b}}]' % alone
+            alone: Any = (head, sent[0], outs[0], splits, anomalies, before, elapsed, variants)
+            one: bytes = b'[%b%b,"out":{%b%b}%b%b%b%b}}]' % alone
             return one
         parts = zip(
             sent,
@@ -96,14 +91,15 @@ class RecordsWriter:
             _each(splits),
             _each(anomalies),
             _each(self._shadow_texts(result)),
+            _each(before),
             _each(variants),
             strict=False,
         )
         return b"[%b]" % b",".join(
             [
-                b'%b%b,"out":{%b%b}%b%b%b%b}}'
-                % (head, row, out, split, anomaly, shadow, metadata, variant)
-                for row, out, split, anomaly, shadow, variant in parts
+                b'%b%b,"out":{%b%b}%b%b%b%b%b}}'
+                % (head, row, out, split, anomaly, shadow, metadata, elapsed, variant)
+                for row, out, split, anomaly, shadow, metadata, variant in parts
             ]
         )
 
@@ -166,17 +162,28 @@ class RecordsWriter:
                 self._anomalies[failed] = known
         return known
 
-    def _split_texts(self, choices: Sequence[Choice], comma: bool) -> tuple[_Texts, _Texts]:
-        """What stands behind the outputs, and behind the metadata, of each row."""
+    def _metadata(self, model: str) -> bytes:
+        """What stands before the elapsed times. model: of the last step, as a JSON text."""
+        return b',"metadata":{"last_model":%b,"pipeline_version":%b,"elapsed":[' % (
+            dumps(model),
+            dumps(self._facts.version),
+        )
+
+    def _split_texts(self, choices: Sequence[Choice], comma: bool) -> tuple[_Texts, _Texts, _Texts]:
+        """What stands behind the outputs, behind the metadata and before the elapsed times of each row."""
         picks = zip(*(choice.picked.tolist() for choice in choices), strict=True)
-        pairs = [self._split(choices, pick, comma) for pick in picks]
-        if len(pairs) == 1:
-            return pairs[0]
-        return [first for first, _ in pairs], [second for _, second in pairs]
+        texts = [self._split(choices, pick, comma) for pick in picks]
+        if len(texts) == 1:
+            return texts[0]
+        return (
+            [one for one, _, _ in texts],
+            [two for _, two, _ in texts],
+            [end for *_, end in texts],
+        )
 
     def _split(
         self, choices: Sequence[Choice], picks: tuple[int, ...], comma: bool
-    ) -> tuple[bytes, bytes]:
+    ) -> tuple[bytes, bytes, bytes]:
         known = self._variants.get(picks)
         if known is None:
             pairs = list(zip(choices, picks, strict=True))
@@ -188,6 +195,9 @@ class RecordsWriter:
                     dumps([split_text(choice, pick) for choice, pick in pairs]),
                 ),
                 b',"variants":%b' % dumps(names),
+                self._metadata(last_of_split(choices[-1], picks[-1]))
+                if self._facts.split_last
+                else self._before_elapsed,
             )
             if len(self._variants) < _REMEMBERED:
                 self._variants[picks] = known

@@ -71,7 +71,7 @@ def columns(result: Result, facts: Facts) -> list[Column]:
         else:
             found += [Column(group, name, array) for name, array in outputs.items()]
     found += [
-        Column("metadata", "last_model", Coded(Kind.TEXT, (last_model(facts),))),
+        Column("metadata", "last_model", _last_models(result, facts)),
         Column("metadata", "pipeline_version", Coded(Kind.TEXT, (facts.version,))),
         Column("metadata", "elapsed", Coded(Kind.NUMBERS, (result.elapsed,))),
         Column("metadata", "dropped", Coded(Kind.TEXTS, ([],))),
@@ -92,7 +92,28 @@ def inputs(batch: Batch) -> list[Column]:
 
 def last_model(facts: Facts) -> str:
     """The last step's model, as a JSON text: that is the format."""
-    return dumps({"model_name": facts.last_model, "model_sha": facts.last_sha256}).decode()
+    return _model_text(facts.last_model, facts.last_version, facts.last_sha256)
+
+
+def last_of_split(choice: Choice, picked: int) -> str:
+    """The same where the last step is a split."""
+    variant = choice.variants[picked]
+    return _model_text(variant.model, variant.version, variant.sha256)
+
+
+def _model_text(name: str, version: str | None, sha256: str) -> str:
+    said = {"model_name": name, "model_sha": sha256}
+    if version is not None:
+        said["model_version"] = version
+    return dumps(said).decode()
+
+
+def _last_models(result: Result, facts: Facts) -> Coded:
+    if not facts.split_last:
+        return Coded(Kind.TEXT, (last_model(facts),))
+    choice = result.choices[-1]
+    texts = [last_of_split(choice, number) for number in range(len(choice.variants))]
+    return Coded(Kind.TEXT, texts, choice.picked)
 
 
 def split_text(choice: Choice, picked: int) -> str:
