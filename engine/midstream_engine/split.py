@@ -164,11 +164,79 @@ def keys_of(array: "np.ndarray[Any, Any]") -> list[Any]:
     A fraction of less than 64 bits becomes the float64 that its shortest decimal stands for, and so has the same text
     as in JSON.
     """
-    found: list[Any]
     if array.dtype.kind != "f" or array.dtype.itemsize >= _FLOAT64_BYTES:
-        found = array.tolist()
+        found: list[Any] = array.tolist()
         return found
     wide = array.astype(np.float64)
     short = np.array([float(str(value)) for value in array.ravel()], np.float64)
     found = np.where(wide == np.trunc(wide), wide, short.reshape(array.shape)).tolist()
     return found
+
+
+def canonical(value: Any, depth: int = 0) -> str | None:
+    """The text that stands for a key's value, the same for JSON and for arrays; None when there is no value.
+
+    Text stands for itself; a whole number is written in decimal, whether it came as integer or as float; another float
+    as the shortest decimal that gives the same number in its own type; `true`, `false`; lists and objects as JSON
+    without spaces, objects sorted by name. NaN is no value. depth: of the lists around it. Raises BadInput.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    if isinstance(value, float | np.floating):
+        return _decimal(value)
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return canonical(value[()], depth)
+    if isinstance(value, list | tuple | np.ndarray | Mapping):
+        return _json(value, depth + 1)
+    return str(value)
+
+
+def _decimal(value: "float | np.floating[Any]") -> str | None:
+    number = float(value)
+    if math.isnan(number):
+        return None
+    if number.is_integer():
+        return str(int(number))
+    # numpy's text is the shortest for the type; parsed again it is written as Python writes a float.
+    return repr(number if isinstance(value, float) else float(str(value)))
+
+
+def _json(value: "Sequence[Any] | Mapping[Any, Any] | np.ndarray[Any, Any]", depth: int) -> str:
+    if depth > _DEEPEST:
+        raise BadInput(f"a key of a split has more than {_DEEPEST} lists in each other")
+    if isinstance(value, Mapping):
+        items = sorted((str(name), each) for name, each in value.items())
+        return f"{{{','.join(f'{_quoted(name)}:{_nested(each, depth)}' for name, each in items)}}}"
+    return f"[{','.join(_nested(each, depth) for each in value)}]"
+
+
+def _nested(value: Any, depth: int) -> str:
+    if isinstance(value, str):
+        return _quoted(value)
+    text = canonical(value, depth)
+    return "null" if text is None else text
+
+
+def _quoted(text: str) -> str:
+    return dumps(text, ensure_ascii=False)
+
+
+def literal_key(value: bytes) -> float:
+    """The number in the header `x-midstream-split-key`. Raises BadInput unless it is from 0.0 to 1.0."""
+    text = value.decode("latin-1").strip()
+    try:
+        number = float(text) if _NUMBER.fullmatch(text) else math.nan
+    except ValueError:  # several points
+        number = math.nan
+    if 0.0 <= number <= 1.0:
+        return number
+    raise BadInput(
+        f"the header {HEADER} is {text[:60]!r}; send a number from 0.0 to 1.0, such as 0.4",
+        field=HEADER,
+    )
