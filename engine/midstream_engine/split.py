@@ -164,12 +164,11 @@ def keys_of(array: "np.ndarray[Any, Any]") -> list[Any]:
     A fraction of less than 64 bits becomes the float64 that its shortest decimal stands for, and so has the same text
     as in JSON.
     """
-    if array.dtype.kind != "f" or array.dtype.itemsize >= _FLOAT64_BYTES:
-        found: list[Any] = array.tolist()
-        return found
-    wide = array.astype(np.float64)
-    short = np.array([float(str(value)) for value in array.ravel()], np.float64)
-    found = np.where(wide == np.trunc(wide), wide, short.reshape(array.shape)).tolist()
+    if array.dtype.kind == "f" and array.dtype.itemsize < _FLOAT64_BYTES:
+        wide = array.astype(np.float64)
+        short = np.array([float(str(value)) for value in array.ravel()], np.float64)
+        array = np.where(wide == np.trunc(wide), wide, short.reshape(array.shape))
+    found: list[Any] = array.tolist()
     return found
 
 
