@@ -7,26 +7,38 @@ were made by numpy 2.4.6, onnx 1.23.2 and pyarrow 26.0.1. `house-price/` has a s
 
 import argparse
 import hashlib
-import io
-import json
 import math
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pyarrow as pa
-from onnx import TensorProto, helper, numpy_helper
+
+from onnx_models import (
+    REGIONS,
+    Array,
+    brightness_model,
+    linear,
+    net_areas_model,
+    price_and_class_model,
+    regions_model,
+    two_inputs_model,
+)
+from sample_files import (
+    Rows,
+    archive,
+    arrow_file,
+    arrow_stream,
+    case,
+    cases,
+    document,
+    lines,
+)
 
 HERE = Path(__file__).parent
-OPSET, ML_OPSET, IR = 17, 3, 8
-FLOAT = TensorProto.FLOAT
 
-Array = np.ndarray[Any, Any]
-Rows = list[dict[str, Any]]
 
 HOUSES = np.array(
     [[120, 4, 30], [62, 2, 80], [210, 7, 5], [48, 1, 110], [95, 3, 12], [8, 0, 1]], np.float32
@@ -312,9 +324,6 @@ def without_batches() -> dict[str, bytes]:
     }
 
 
-REGIONS = {"Zürich": ("east", 1.5), "Genève": ("west", 1.25), "Bern": ("middle", 1.0)}
-
-
 def text() -> dict[str, bytes]:
     """Names of towns, and what belongs to them."""
     towns = ["Bern", "Zürich", "Atlantis", "Genève"]
@@ -354,7 +363,6 @@ def code() -> dict[str, bytes]:
     }
 
 
-JSON_ROWS = "application/json; format=pandas-records"
 COLUMNAR = "application/json; format=columnar"
 ARROW_FILE = "application/vnd.apache.arrow.file"
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
@@ -431,229 +439,6 @@ def formats() -> dict[str, bytes]:
             ]
         ),
     }
-
-
-# Models
-
-
-def linear(given: str, made: str, weights: Sequence[float], bias: float) -> bytes:
-    """`made = given @ weights + bias`: [N, len(weights)] float32 -> [N, 1] float32."""
-    return model(
-        [
-            helper.make_node("MatMul", [given, "weights"], ["product"]),
-            helper.make_node("Add", ["product", "bias"], [made]),
-        ],
-        {given: (FLOAT, [None, len(weights)])},
-        {made: (FLOAT, [None, 1])},
-        weights=np.array(weights, np.float32).reshape(-1, 1),
-        bias=np.array([bias], np.float32),
-    )
-
-
-def net_areas_model() -> bytes:
-    """`areas` [N, 3] -> `house` [N, 3] with three quarters of the area, `gross` [N, 1]: the area as it was."""
-    return model(
-        [
-            helper.make_node("Mul", ["areas", "factor"], ["house"]),
-            helper.make_node("MatMul", ["areas", "first"], ["gross"]),
-        ],
-        {"areas": (FLOAT, [None, 3])},
-        {"house": (FLOAT, [None, 3]), "gross": (FLOAT, [None, 1])},
-        factor=np.array([0.75, 1, 1], np.float32),
-        first=np.array([[1], [0], [0]], np.float32),
-    )
-
-
-def two_inputs_model() -> bytes:
-    """`x` [N, 3], `y` [N, 1] -> `price` [N, 1]: 2,000 x[0] + 1,000 y."""
-    return model(
-        [
-            helper.make_node("MatMul", ["x", "weights"], ["net"]),
-            helper.make_node("Mul", ["y", "thousand"], ["gross"]),
-            helper.make_node("Add", ["net", "gross"], ["price"]),
-        ],
-        {"x": (FLOAT, [None, 3]), "y": (FLOAT, [None, 1])},
-        {"price": (FLOAT, [None, 1])},
-        weights=np.array([[2000], [0], [0]], np.float32),
-        thousand=np.array([1000], np.float32),
-    )
-
-
-def price_and_class_model() -> bytes:
-    """The price of a share of a house, its class, whether something in it is old, and half the share."""
-    nodes = [
-        helper.make_node("Flatten", ["area_m2"], ["areas"], axis=0),
-        helper.make_node("Squeeze", ["areas", "zero"], ["area"]),
-        helper.make_node("Mul", ["area", "each"], ["ground"]),
-        helper.make_node("Cast", ["has_garden"], ["with_garden"], to=FLOAT),
-        helper.make_node("Mul", ["with_garden", "garden_price"], ["garden"]),
-        helper.make_node("Add", ["ground", "garden"], ["whole"]),
-        helper.make_node("Cast", ["share"], ["part"], to=FLOAT),
-        helper.make_node("Mul", ["whole", "part"], ["owned"]),
-        helper.make_node("Unsqueeze", ["owned", "one"], ["price"]),
-        helper.make_node("Greater", ["n_rooms", "two"], ["above_two"]),
-        helper.make_node("Greater", ["n_rooms", "four"], ["above_four"]),
-        helper.make_node("Cast", ["above_two"], ["second"], to=TensorProto.INT64),
-        helper.make_node("Cast", ["above_four"], ["third"], to=TensorProto.INT64),
-        helper.make_node("Add", ["second", "third"], ["class"]),
-        helper.make_node("ReduceMax", ["ages"], ["oldest"], axes=[1], keepdims=0),
-        helper.make_node("Greater", ["oldest", "century"], ["historic"]),
-        helper.make_node("Mul", ["part", "half"], ["smaller"]),
-        helper.make_node("Cast", ["smaller"], ["half_share"], to=TensorProto.FLOAT16),
-    ]
-    return model(
-        nodes,
-        {
-            "area_m2": (FLOAT, [None, 1]),
-            "n_rooms": (TensorProto.INT64, [None]),
-            "has_garden": (TensorProto.BOOL, [None]),
-            "share": (TensorProto.FLOAT16, [None]),
-            "ages": (TensorProto.INT32, [None, None]),
-        },
-        {
-            "price": (FLOAT, [None, 1]),
-            "class": (TensorProto.INT64, [None]),
-            "historic": (TensorProto.BOOL, [None]),
-            "half_share": (TensorProto.FLOAT16, [None]),
-        },
-        zero=np.array([0], np.int64),
-        one=np.array([1], np.int64),
-        each=np.array([3000], np.float32),
-        garden_price=np.array([50_000], np.float32),
-        two=np.array([2], np.int64),
-        four=np.array([4], np.int64),
-        century=np.array([100], np.int32),
-        half=np.array([0.5], np.float32),
-    )
-
-
-def brightness_model() -> bytes:
-    """`picture` [2, 3] -> `mean` [] and `lines` [2]: no dimension of it is rows of a request."""
-    return model(
-        [
-            helper.make_node("ReduceMean", ["picture"], ["mean"], axes=[0, 1], keepdims=0),
-            helper.make_node("ReduceMean", ["picture"], ["lines"], axes=[1], keepdims=0),
-        ],
-        {"picture": (FLOAT, [2, 3])},
-        {"mean": (FLOAT, []), "lines": (FLOAT, [2])},
-    )
-
-
-def regions_model() -> bytes:
-    """`town` [N] string -> `region` [N] string, `factor` [N] float32."""
-    towns = list(REGIONS)
-    encoded = [
-        helper.make_node(
-            "LabelEncoder",
-            ["town"],
-            ["region"],
-            domain="ai.onnx.ml",
-            keys_strings=towns,
-            values_strings=[region for region, _ in REGIONS.values()],
-            default_string="nowhere",
-        ),
-        helper.make_node(
-            "LabelEncoder",
-            ["town"],
-            ["factor"],
-            domain="ai.onnx.ml",
-            keys_strings=towns,
-            values_floats=[factor for _, factor in REGIONS.values()],
-            default_float=0.0,
-        ),
-    ]
-    string = TensorProto.STRING
-    return model(
-        encoded, {"town": (string, [None])}, {"region": (string, [None]), "factor": (FLOAT, [None])}
-    )
-
-
-def model(
-    nodes: Sequence[onnx.NodeProto],
-    inputs: Mapping[str, tuple[int, list[int | None]]],
-    outputs: Mapping[str, tuple[int, list[int | None]]],
-    **constants: Array,
-) -> bytes:
-    """The bytes of a model, checked. The same arguments give the same bytes."""
-    graph = helper.make_graph(
-        list(nodes),
-        "example",
-        [helper.make_tensor_value_info(name, *kind) for name, kind in inputs.items()],
-        [helper.make_tensor_value_info(name, *kind) for name, kind in outputs.items()],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
-    proto = helper.make_model(graph, opset_imports=opsets, ir_version=IR)
-    onnx.checker.check_model(proto, full_check=True)
-    made: bytes = proto.SerializeToString(deterministic=True)
-    return made
-
-
-# Files
-
-
-def archive(folder: Path) -> bytes:
-    """A zip of the files in a folder; the same files give the same bytes."""
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w") as packed:
-        for path in sorted(folder.iterdir()):
-            if path.is_file():
-                packed.writestr(zipfile.ZipInfo(path.name), path.read_bytes())
-    return data.getvalue()
-
-
-def arrow_file(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
-
-def arrow_stream(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
-
-def case(
-    manifest: str,
-    body: str,
-    expected: str,
-    *,
-    kind: str = JSON_ROWS,
-    accept: str | None = None,
-    key: str | None = None,
-    path: str | None = None,
-) -> dict[str, Any]:
-    """One request: to which manifest, what is sent, and what the answer has in it."""
-    headers = {"Content-Type": kind}
-    if accept is not None:
-        headers["Accept"] = accept
-    if key is not None:
-        headers["x-midstream-split-key"] = key
-    more = {} if path is None else {"path": path}
-    return {
-        "manifest": f"{manifest}.yaml",
-        "body": body,
-        "headers": headers,
-        **more,
-        "expected": expected,
-    }
-
-
-def cases(found: Sequence[dict[str, Any]]) -> bytes:
-    return (json.dumps(list(found), indent=2) + "\n").encode()
-
-
-def lines(rows: Rows) -> bytes:
-    """Rows as a request or an answer has them, one to a line."""
-    texts = [json.dumps(row, ensure_ascii=False) for row in rows]
-    return ("[" + ",\n ".join(texts) + "]\n").encode()
-
-
-def document(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
 
 
 if __name__ == "__main__":

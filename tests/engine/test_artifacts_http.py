@@ -18,6 +18,7 @@ from midstream_artifacts import errors
 from midstream_artifacts.cache import Artifact, Cache
 from midstream_artifacts.fetch import fetch
 from midstream_artifacts.patience import Patience
+from midstream_artifacts.pins import measure
 from midstream_artifacts.progress import Progress
 from midstream_artifacts.sources import Source
 
@@ -380,3 +381,10 @@ def test_secrets_are_in_no_message_and_no_log(
     assert "geheim" not in "".join(said) + caplog.text + "".join(kept(cache))
     written = [path.read_bytes() for path in cache.root.rglob("*") if path.is_file()]
     assert not any(b"geheim" in data for data in written)
+
+
+def test_measure_stops_at_the_byte_that_is_too_many(origin: Origin) -> None:
+    """A server that does not tell its length is cut off."""
+    uri = origin.serve("/rf.onnx", kit.chunked(b"a" * 100, b"b" * 100))
+    with pytest.raises(errors.SourceTooLarge):
+        measure(Source.parse(uri), 150, patience=QUICK)

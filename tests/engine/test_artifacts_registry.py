@@ -492,10 +492,3 @@ def test_measure(origin: Origin, tmp_path: Path) -> None:
     with pytest.raises(errors.SourceNotFound):
         measure(Source.parse(origin.url("/none")), 10**6, patience=QUICK)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_measure_stops_at_the_byte_that_is_too_many(origin: Origin) -> None:
-    """A server that does not tell its length is cut off."""
-    uri = origin.serve("/rf.onnx", kit.chunked(b"a" * 100, b"b" * 100))
-    with pytest.raises(errors.SourceTooLarge):
-        measure(Source.parse(uri), 150, patience=QUICK)
