@@ -130,7 +130,9 @@ def _coded(coded: Coded, rows: int) -> Any:
         case Kind.NOTHING:
             return arrow.nothing(rows)
         case Kind.TEXT:
-            return arrow.repeated(choices[0], rows)
+            if coded.codes is None:
+                return arrow.repeated(choices[0], rows)
+            return arrow.texts(_spread(choices, coded, rows))
         case Kind.NUMBERS:
             values = np.tile(np.array(choices[0], np.int64), rows)
             return arrow.lists(arrow.numbers(values), np.full(rows, len(choices[0]), np.int64))

@@ -34,7 +34,7 @@ class Coded:
     kind: Kind
     choices: Sequence[Any]
     codes: "np.ndarray[Any, np.dtype[np.intp]] | None" = None
-    """Index into `choices` for each row; None where all rows have the first: TIME, TEXT, NUMBERS, NOTHING."""
+    """Index into `choices` for each row; None where all rows have the first, as always: TIME, NUMBERS, NOTHING."""
 
 
 Values = Array | Coded | Sequence[Any]
