@@ -3,7 +3,6 @@
 import io
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -240,13 +239,13 @@ def test_no_host_is_a_failure_that_may_heal(tmp_path: Path) -> None:
 
 
 def test_no_room_for_a_process_is_a_failure_that_may_heal(tmp_path: Path) -> None:
-    """As when the folder for workers is not there."""
+    """As when there is no folder for workers; an engine without Python models does not need one."""
     folder = tmp_path / "folder"
-    folder.mkdir()
-    with kit.ground(replace(SidekickSettings(), folder=folder)) as ground:
-        (own,) = folder.iterdir()
-        own.rename(tmp_path / "elsewhere")
+    with kit.ground(SidekickSettings(folder=folder)) as ground:
         error = refusal(ground, GOOD)
         assert "SidekickUnavailable" == error.reason
         assert error.transient
-        (tmp_path / "elsewhere").rename(own)
+        folder.mkdir()
+        with ground.use(GOOD) as sidekick:
+            assert {"y": [1.0]} == kit.ask(sidekick)
+    assert [] == list(folder.iterdir())

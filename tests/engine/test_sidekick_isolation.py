@@ -211,10 +211,9 @@ def test_a_busy_worker_ends_with_its_engine(tmp_path: Path) -> None:
         process.kill()
         assert kit.gone(pid)
     (left,) = tmp_path.iterdir()
-    with (
-        kit.ground(SidekickSettings(folder=tmp_path)),
-        kit.ground(SidekickSettings(folder=tmp_path)),
-    ):
+    settings = SidekickSettings(folder=tmp_path)
+    with kit.ground(settings) as one, kit.ground(settings) as other:
+        assert [1, 1] == [look(one, "1"), look(other, "1")]
         assert not left.exists()
         assert 2 == len(list(tmp_path.iterdir()))
     assert [] == list(tmp_path.iterdir())

@@ -51,7 +51,8 @@ class Starter:
         # A host knows the limit of its own container.
         self._limits = limits if host is not None else limits.within(cgroup_limit())
         self._host = host
-        self._folders = Folders(base) if host is None else None
+        self._base = base
+        self._folders: Folders | None = None
         self._thread = ThreadPoolExecutor(1, "midstream-sidekicks")
         self._thread.submit(
             os.getpid
@@ -60,16 +61,19 @@ class Starter:
     async def start(self, sock: socket.socket, output: int, on_end: OnEnd) -> Handle:
         """Start a process with `sock` and the pipe `output`, which stay the caller's to close. Raises OSError."""
         loop = asyncio.get_running_loop()
-        if self._folders is None:
-            assert self._host is not None
+        if self._host is not None:
             asked = loop.run_in_executor(
                 self._thread, _ask, self._host, self._limits, sock.fileno(), output
             )
             return await _finished(asked, lambda answer: _Hosted(*answer, on_end))
-        started = loop.run_in_executor(
-            self._thread, launch.start, sock.fileno(), output, self._limits, self._folders.path
-        )
+        started = loop.run_in_executor(self._thread, self._begin, sock.fileno(), output)
         return await _finished(started, lambda child: _Own(child, self._thread, on_end))
+
+    def _begin(self, sock: int, output: int) -> Child:
+        # Not before it is needed: an engine without Python models needs no place to write.
+        if self._folders is None:
+            self._folders = Folders(self._base)
+        return launch.start(sock, output, self._limits, self._folders.path)
 
     async def close(self) -> None:
         """Start nothing more. The workers that are left end with the thread."""
