@@ -371,7 +371,7 @@ def test_a_damaged_copy_in_the_cache_is_replaced(tmp_path: Path) -> None:
         it.wait("serving", old)
         it.config.write(it.stable, new)
         it.wait("freed", old)
-        sha256 = old.steps[0].model.sha256
+        sha256 = old.steps[0].main.sha256
         copy = tmp_path / "cache" / "sha256" / sha256[:2] / sha256
         copy.chmod(0o600)
         copy.write_bytes(b"damaged")

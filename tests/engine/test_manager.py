@@ -18,6 +18,7 @@ from midstream_engine.errors import LoadError
 from midstream_engine.manager import RETRY_SECONDS
 from midstream_engine.marks import MARK_FILE
 from midstream_engine.revision import State
+from midstream_engine.units import OnnxUnit
 
 TOLD = ["loading", "loaded", "warmed", "ready", "serving"]
 
@@ -88,7 +89,9 @@ async def test_a_to_b_and_back_to_a_while_a_drains(tmp_path: Path) -> None:
         await engine.wait("freed", a)
         assert (1, State.READY) == (engine.pool.alive, second.state)
         assert second.loaded is not None
-        assert second.loaded.units[0].session is not None
+        (unit,) = second.loaded.units
+        assert isinstance(unit, OnnxUnit)
+        assert unit.session is not None
 
 
 @story
@@ -204,7 +207,7 @@ async def test_an_end_does_not_wait_for_a_load_that_a_free_waits_for(tmp_path: P
         await engine.wait("loaded", hangs)
         used.release()
         await engine.wait("drained", old)
-    assert engine.pool.has(hangs.steps[0].model.sha256)
+    assert engine.pool.has(hangs.steps[0].main.sha256)
     assert not (engine.state / MARK_FILE).exists()
 
 
