@@ -414,7 +414,7 @@ def test_the_same_content_has_the_same_version_in_another_folder_and_process(
         folder.mkdir()
         with started(folder) as it:
             versions.append(it.version())
-            assert str(folder) in it.stable.steps[0].main.uri
+            assert str(folder) in str(it.stable.steps[0].main.uri)
     assert versions[0] == versions[1]
 
 
