@@ -41,11 +41,12 @@ def refusal(
     columns: Any,
     keys: tuple[str, ...] = (),
     chunk: int | None = None,
+    *,
+    file: bool = True,
 ) -> RequestError:
+    body = columns if isinstance(columns, bytes) else ipc(columns, chunk=chunk)
     with pytest.raises(BadInput) as caught:
-        read(
-            fields, columns if isinstance(columns, bytes) else ipc(columns, chunk=chunk), keys=keys
-        )
+        read(fields, body, keys=keys, file=file)
     assert len(caught.value.message) < 500
     orjson.dumps({"error": caught.value.message, "field": caught.value.field})
     return caught.value
@@ -81,12 +82,15 @@ BAD: dict[str, tuple[Field | tuple[Field, ...] | None, Any, str, str]] = {
     "decimals": (X, {"x": pa.array([1], pa.decimal128(5))}, "WrongType", "decimal128"),
     "structs": (X, {"x": pa.array([{"a": 1}])}, "WrongType", "struct"),
     "bytes": (X, {"x": pa.array([b"a"])}, "WrongType", "binary"),
+    "months": (X, {"x": pa.array([(1, 2, 3)], pa.month_day_nano_interval())}, "WrongType", "interval"),
+    "views of lists": (X, {"x": pa.array([[1]], pa.list_view(pa.int8()))}, "WrongType", "list_view"),
+    "lists of times": (X, {"x": pa.array([[0]], pa.list_(pa.time32("s")))}, "WrongType", "list<item: time32"),
     "a map": (X, {"x": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int8()))}, "WrongType", "map"),
     "a dictionary of times": (
         None,
         {"x": pa.array([1], pa.timestamp("s")).dictionary_encode()},
         "WrongType",
-        "a dictionary of strings or numbers",
+        "dictionary<values=timestamp[s]",
     ),
     "lists for single values": (X, {"x": pa.array([[1.0]])}, "WrongShape", "expected a single value, got [1]"),
     "single values for lists": (LISTS, {"x": pa.array([1.0])}, "WrongShape", "expected [2], got a single value"),
@@ -289,6 +293,17 @@ def test_offsets_of_lists_that_are_not_there_end_no_process() -> None:
         assert body.count(sent) == 1
         body = body.replace(sent, lie)
     assert read(None, body, file=False).fields["x"].shape == (3, 0, 0)
+
+
+def test_types_that_pyarrow_cannot_show_are_refused() -> None:
+    """A date and a number of months differ in one byte of the schema; of the latter there is no array in Python."""
+    body = ipc({"x": pa.array([0], pa.date32())}, file=False)
+    shown = []
+    for place in [place for place, byte in enumerate(body) if byte == 8]:
+        error = refusal(None, body[:place] + b"\x0b" + body[place + 1 :], file=False)
+        assert error.reason in {"NotArrow", "WrongType"}
+        shown.append(error.message)
+    assert any("field 'x' is month_interval; send numbers" in message for message in shown)
 
 
 def test_batches_are_bounded() -> None:

@@ -41,6 +41,13 @@ _LISTS = frozenset({pa.list_(pa.null()).id, pa.large_list(pa.null()).id})
 _FIXED_LIST = pa.list_(pa.null(), 1).id
 _DICTIONARY = pa.dictionary(pa.int8(), pa.string()).id
 
+_VIEW = pa.string_view().id
+_BOOL = pa.bool_().id
+_CHOICES = frozenset({*_DTYPES, *_STRINGS})
+"""What a dictionary may hold."""
+_LEAVES = frozenset({*_CHOICES, _VIEW, _BOOL, pa.null().id})
+"""What is read: these, dictionaries, and lists of either."""
+
 _DEEPEST = 32
 """Lists in lists, of which numpy can hold 64."""
 
@@ -97,12 +104,12 @@ def cells(batch: Any, position: int, name: str, first_row: int, limit: int) -> C
 
     Lists need the same length in all rows.
     """
+    said = _checked_type(batch.schema.field(position).type, name)
     column = batch.column(position)
-    said = str(column.type)[:SHOWN]
     shape: list[int] = []
     while True:
         kind = column.type
-        if isinstance(kind, pa.FixedShapeTensorType) and _in_order(kind.permutation):
+        if _is_tensor(kind):
             _no_nulls(column, shape, name, first_row)
             shape += kind.shape
             column = _inner(column.storage, name, column.storage.type.list_size)
@@ -116,18 +123,46 @@ def cells(batch: Any, position: int, name: str, first_row: int, limit: int) -> C
             column = _inner(column, name)
         else:
             break
-    if len(shape) > _DEEPEST:
-        raise BadInput(
-            f"field {name[:SHOWN]!r} has lists nested {len(shape)} deep; at most {_DEEPEST} are taken",
-            reason="WrongShape",
-            field=name[:SHOWN],
-        )
     # What takes no bytes may claim any number of values, and booleans take an eighth of what they will.
     if math.prod(max(length, 1) for length in shape) * batch.num_rows > limit:
         raise BodyTooLarge(f"field {name[:SHOWN]!r} has more than {limit} values; send fewer rows")
-    values, missing = _leaf(column, name, said, limit)
+    values, missing = _leaf(column, name, limit)
     values = values.reshape(batch.num_rows, *shape)
     return Cells(values, None if missing is None else missing.reshape(values.shape), said)
+
+
+def _checked_type(kind: Any, name: str) -> str:
+    """Arrow's name of a type that can be read. Raises BadInput for others, of which pyarrow cannot make all."""
+    leaf = kind
+    depth = 0
+    while leaf.id in _LISTS or leaf.id == _FIXED_LIST or _is_tensor(leaf):
+        depth += len(leaf.shape) if _is_tensor(leaf) else 1
+        leaf = leaf.value_type
+    if depth > _DEEPEST:
+        raise BadInput(
+            f"field {name[:SHOWN]!r} has lists nested {depth} deep; at most {_DEEPEST} are taken",
+            reason="WrongShape",
+            field=name[:SHOWN],
+        )
+    said = str(kind)[:SHOWN]
+    known = _LEAVES
+    if leaf.id == _DICTIONARY:
+        leaf = leaf.value_type
+        known = _CHOICES
+    if leaf.id not in known:
+        raise BadInput(
+            f"field {name[:SHOWN]!r} is {said}; send numbers, booleans, strings, or lists of them",
+            reason="WrongType",
+            field=name[:SHOWN],
+        )
+    return said
+
+
+def _is_tensor(kind: Any) -> bool:
+    """Whether it is a tensor of fixed shape, with its dimensions in their order."""
+    return isinstance(kind, pa.FixedShapeTensorType) and (
+        kind.permutation is None or list(kind.permutation) == list(range(len(kind.shape)))
+    )
 
 
 def _inner(column: Column, name: str, size: int | None = None) -> Column:
@@ -149,10 +184,6 @@ def _inner(column: Column, name: str, size: int | None = None) -> Column:
             field=name[:SHOWN],
         )
     return values.slice(start, end - start)
-
-
-def _in_order(permutation: Sequence[int] | None) -> bool:
-    return permutation is None or list(permutation) == list(range(len(permutation)))
 
 
 def _common_length(column: Column, shape: list[int], name: str, first_row: int) -> int:
@@ -187,26 +218,20 @@ def _no_nulls(column: Column, shape: list[int], name: str, first_row: int) -> No
         )
 
 
-def _leaf(column: Column, name: str, said: str, limit: int) -> tuple[Array, Array | None]:
+def _leaf(column: Column, name: str, limit: int) -> tuple[Array, Array | None]:
     """Flat values, and where they are null."""
     kind = column.type
     if kind.id in _DTYPES:
         return _numbers(column, _DTYPES[kind.id]), _missing(column)
-    if kind == pa.bool_():
+    if kind.id == _BOOL:
         return _bits(column.buffers()[1], column.offset, len(column)), _missing(column)
     if kind.id in _STRINGS:
         return _texts(column), _missing(column)
-    if kind == pa.string_view():
+    if kind.id == _VIEW:
         return _viewed(column, name, limit), _missing(column)
     if kind.id == _DICTIONARY:
-        return _decoded(column, name, said, limit)
-    if kind == pa.null() and len(column) <= limit:
-        return np.full(len(column), np.nan), np.ones(len(column), np.bool_)
-    raise BadInput(
-        f"field {name[:SHOWN]!r} is {said}; send numbers, booleans, strings, or lists of them",
-        reason="WrongType",
-        field=name[:SHOWN],
-    )
+        return _decoded(column, name, limit)
+    return np.full(len(column), np.nan), np.ones(len(column), np.bool_)  # nulls without a type
 
 
 def _numbers(column: Column, dtype: "np.dtype[Any]") -> Array:
@@ -282,19 +307,13 @@ def _viewed(column: Column, name: str, limit: int) -> Array:
     return texts
 
 
-def _decoded(column: Column, name: str, said: str, limit: int) -> tuple[Array, Array | None]:
+def _decoded(column: Column, name: str, limit: int) -> tuple[Array, Array | None]:
     """Values of a dictionary; many rows may name the same long text, which a model would get many times."""
-    codes, missing = _leaf(column.indices, name, said, limit)
+    codes, missing = _leaf(column.indices, name, limit)
     if missing is not None:
         codes = np.where(missing, 0, codes)
     choices = column.dictionary
-    if choices.type.id not in _DTYPES and choices.type.id not in _STRINGS:
-        raise BadInput(
-            f"field {name[:SHOWN]!r} is {said}; send its values, or a dictionary of strings or numbers",
-            reason="WrongType",
-            field=name[:SHOWN],
-        )
-    values, absent = _leaf(choices, name, said, limit)
+    values, absent = _leaf(choices, name, limit)
     if not len(values):  # then all are missing
         values, absent = np.full(1, None, object), np.ones(1, np.bool_)
     if choices.type.id in _STRINGS:
