@@ -213,12 +213,12 @@ def _add_open_inference(app: FastAPI, reporter: Reporter) -> None:
 
 
 async def _not_found(request: Request, _: Exception) -> Response:
-    paths = ", ".join(_paths(request.app))
+    paths = ", ".join(path for path in _paths(request.app) if path != "/logs")
     return _problem(
         404,
         "NotFound",
         f"there is nothing at {request.url.path[:100]!r}; there are POST /infer, POST /pipelines/{{name}}, "
-        f"POST /v2/models/{{name}}/infer, GET {paths}",
+        f"POST /v2/models/{{name}}/infer, POST /logs, GET {paths}",
     )
 
 

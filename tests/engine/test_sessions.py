@@ -11,7 +11,7 @@ import pytest
 
 from kit import models
 from midstream_engine.errors import LoadError, StepFailed
-from midstream_engine.sessions import SessionPool, run_bounded, zeros
+from midstream_engine.sessions import SessionPool, by_row, run_bounded, zeros
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "house-price" / "models"
 ONES = {"tensor": np.ones((1, 18), np.float32)}
@@ -81,11 +81,12 @@ def test_inputs_and_outputs_are_described(tmp_path: Path) -> None:
     pool = SessionPool()
     session = pool.acquire("two", models.two_outputs(tmp_path / "two.onnx"))
     assert [("total", "float32", (1,)), ("largest", "int64", ())] == [
-        (field.name, field.dtype, field.shape) for field in session.outputs
+        (field.name, field.dtype, field.shape) for field in by_row(session.outputs, "output")
     ]
     fixed = pool.acquire("fixed", models.fixed_batch(tmp_path / "fixed.onnx", 4))
-    assert [4] == [field.batch for field in fixed.inputs]
-    assert (4, 18) == zeros(fixed.inputs)["tensor"].shape
+    inputs = by_row(fixed.inputs, "input")
+    assert [4] == [field.batch for field in inputs]
+    assert (4, 18) == zeros(inputs)["tensor"].shape
 
 
 def test_a_bounded_run_that_is_in_time_answers(tmp_path: Path) -> None:

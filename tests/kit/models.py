@@ -31,8 +31,8 @@ DTYPES = {
     "uint64": TensorProto.UINT64,
     "bool": TensorProto.BOOL,
     "string": TensorProto.STRING,
-    "bfloat16": TensorProto.BFLOAT16,
 }
+"""Element types that onnxruntime takes from numpy."""
 
 node: Callable[..., onnx.NodeProto] = helper.make_node
 
@@ -98,8 +98,8 @@ def elementwise(
 
 
 def identity(path: Path, dtype: str, shape: Sequence[int | None] = (None, 1)) -> Path:
-    """`y = x`, of any element type (a key of `DTYPES`) and shape (batch first)."""
-    kind = DTYPES[dtype]
+    """`y = x`, of any element type (a key of `DTYPES`, or bfloat16) and shape (batch first)."""
+    kind = TensorProto.BFLOAT16 if dtype == "bfloat16" else DTYPES[dtype]
     return _write(
         path,
         [node("Identity", ["tensor"], ["variable"])],

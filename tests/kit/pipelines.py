@@ -39,6 +39,4 @@ def _pin(model: Model) -> ResolvedModel:
     else:
         path = Path(str(model.source.uri))
         data, uri = path.read_bytes(), path.as_uri()
-    return ResolvedModel.of(
-        model, uri=uri, sha256=hashlib.sha256(data).hexdigest(), size=len(data)
-    )
+    return ResolvedModel.of(model, uri=uri, sha256=hashlib.sha256(data).hexdigest(), size=len(data))

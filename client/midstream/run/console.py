@@ -132,5 +132,10 @@ def sentence(event: Mapping[str, Any], before: str | None = None) -> str | None:
             return f"verified {rows} golden {'row' if rows == 1 else 'rows'} in {duration(event['ms'])}"
         case "freed":
             return f"freed {size(event['bytes'])}"
+        case "sidekick_ended":
+            # What it had printed has been shown line by line.
+            return f"a process of {event['model']} ended: {event['reason'].partition(';')[0]}"
+        case "sidekick_output":
+            return f"{event['model']}: {event['line']}"
         case _:
             return None

@@ -21,7 +21,7 @@ from midstream.resolve import Resolved
 from midstream.run import exposition, fleet, greeting, rollout
 from midstream.run.binding import CannotStart, bind
 from midstream.run.child import Starter
-from midstream.run.chorus import Chorus, Event
+from midstream.run.chorus import OF_ONE_WORKER, Chorus, Event
 from midstream.run.conductor import Conductor, names
 from midstream.run.console import Console, duration, sentence
 from midstream.run.folder import ConfigFolder
@@ -276,6 +276,9 @@ class Supervisor:
                 worker=worker,
                 reason=event["reason"],
             )
+            return
+        if event["event"] in OF_ONE_WORKER:
+            self._pass_on(event)
             return
         merged = self._chorus.hear(worker, event)
         if merged is not None:
