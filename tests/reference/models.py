@@ -81,8 +81,10 @@ class Code:
             query = [list(row) for row in zip(*columns, strict=True)]
             document = function(json.dumps({"colnames": list(table), "query": query}))
             given = {name: document[name] for name in document["tensor_fields"]}
-        found = {name: list(_array(value)) for name, value in given.items()}
-        found = {name: [np.asarray(value) for value in values] for name, values in found.items()}
+        arrays = {name: _array(value) for name, value in given.items()}
+        found = {
+            name: [each[row, ...] for row in range(len(each))] for name, each in arrays.items()
+        }
         return found if self.gives is None else conformed(found, self.gives)
 
 

@@ -67,7 +67,9 @@ class Step:
     def entry(self) -> dict[str, Any]:
         """As a manifest has it."""
         models = [place.model.entry for place in self.places]
-        named = [{"name": place.name, "model": place.model.entry} for place in self.places]
+        named: list[dict[str, Any]] = [
+            {"name": place.name, "model": place.model.entry} for place in self.places
+        ]
         match self.kind:
             case "model":
                 return {"name": self.name, "model": models[0]}
@@ -102,7 +104,7 @@ class Pipeline:
     steps: tuple[Step, ...]
     checks: tuple[Check, ...] = ()
 
-    def _repr_pretty_(self, printer: Any, _: bool) -> None:  # noqa: FBT001 - as IPython, and hypothesis, call it
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
         printer.text(json.dumps(self.spec()))
 
     def spec(self) -> dict[str, Any]:
@@ -162,11 +164,9 @@ def answered(pipeline: Pipeline, table: Table, told: Told) -> Expected:
             fields = outputs
             if any("framework" in place.model.entry for place in step.places) and after.takes:
                 fields = {**outputs, **conformed(outputs, after.takes)}
-    checked = [
-        [_fails(pipeline, check, table, by_step, told, row) for check in pipeline.checks]
-        for row in range(rows)
-    ]
-    return Expected(outputs, shadows, checked)
+    judged = [_Judged(pipeline, table, by_step, told[row], row) for row in range(rows)]
+    failed = [[row.fails(check) for check in pipeline.checks] for row in judged]
+    return Expected(outputs, shadows, failed)
 
 
 def _split(
@@ -229,24 +229,16 @@ def _hashed(places: Sequence[Place], text: str) -> str:
 def canonical(value: Any) -> str | None:
     """The text of a key; None for none."""
     if isinstance(value, np.ndarray):
-        if value.ndim:
-            return canonical(list(value))
-        value = value[()]
+        return canonical(list(value) if value.ndim else value[()])
     match value:
-        case None:
-            return None
-        case str():
+        case None | str():
             return value
         case bool() | np.bool_():
             return "true" if value else "false"
         case int() | np.integer():
             return str(int(value))
         case float() | np.floating():
-            if math.isnan(value):
-                return None
-            if math.isfinite(value) and value == math.floor(value):
-                return str(int(value))
-            return repr(float(np.format_float_scientific(value)))
+            return _decimal(value)
         case list():
             inner = [
                 json.dumps(part, ensure_ascii=False) if isinstance(part, str) else canonical(part)
@@ -255,6 +247,15 @@ def canonical(value: Any) -> str | None:
             return f"[{','.join('null' if text is None else text for text in inner)}]"
         case _:
             raise TypeError(f"{value!r}")
+
+
+def _decimal(value: "float | np.floating[Any]") -> str | None:
+    if math.isnan(value):
+        return None
+    if math.isfinite(value) and value == math.floor(value):
+        return str(int(value))
+    # numpy's digits are the fewest of the value's own type.
+    return repr(float(np.format_float_scientific(value)))
 
 
 # Checks
@@ -266,48 +267,49 @@ def expected_failure(check: Check) -> dict[str, dict[str, str]]:
     return {str(check.fails_when): {"expr": text}}
 
 
-def _fails(
-    pipeline: Pipeline,
-    check: Check,
-    inputs: Table,
-    by_step: Mapping[str, Table],
-    told: Told,
-    row: int,
-) -> bool:
-    root = parse(check.text).root
+@dataclass(frozen=True)
+class _Judged:
+    """A row as its checks see it."""
 
-    def step_of(reference: Reference) -> Step:
-        for step in pipeline.steps:
-            if any(place.model.name == reference.name for place in step.places):
+    pipeline: Pipeline
+    inputs: Table
+    by_step: Mapping[str, Table]
+    told: Mapping[str, str]
+    row: int
+
+    def fails(self, check: Check) -> bool:
+        expression = parse(check.text)
+        for reference in expression.references():
+            if reference.root == "model" and not self._answered(reference.name):
+                return False
+        view = expressions.Row(lambda r: self._cell(r).tolist(), lambda r: self._cell(r).ndim)
+        return expressions.failed(expression.root, view, fails_when=check.fails_when)
+
+    def _step_of(self, model: str) -> Step:
+        for step in self.pipeline.steps:
+            if any(place.model.name == model for place in step.places):
                 return step
-        raise AssertionError(f"there is no {reference.name}")
+        raise AssertionError(f"there is no {model}")
 
-    def table_of(reference: Reference) -> Table:
+    def _answered(self, model: str) -> bool:
+        """Whether the row is that model's."""
+        step = self._step_of(model)
+        names = [place.name for place in step.places if place.model.name == model]
+        return step.kind != "split" or self.told[step.name] in names
+
+    def _cell(self, reference: Reference) -> Array:
         match reference.root:
             case "in":
-                return inputs
+                table = self.inputs
             case "out":
-                return by_step[pipeline.steps[-1].name]
+                table = self.by_step[self.pipeline.steps[-1].name]
             case "steps":
-                return by_step[reference.name]
+                table = self.by_step[reference.name]
             case _:
-                return by_step[step_of(reference).name]
-
-    def cell(reference: Reference) -> Array:
-        table = table_of(reference)
-        name: Any = reference.field
+                table = self.by_step[self._step_of(reference.name).name]
+        name = reference.field
         if isinstance(name, int):
-            names = list(table)
-            name = names[name] if name < len(names) else None
+            name = [*table, ""][min(name, len(table))]
         if name not in table:
             raise expressions.CannotTell
-        return np.asarray(table[name][row])
-
-    for reference in parse(check.text).references():
-        if reference.root == "model":
-            step = step_of(reference)
-            names = [p.name for p in step.places if p.model.name == reference.name]
-            if step.kind == "split" and told[row][step.name] not in names:
-                return False
-    view = expressions.Row(lambda r: cell(r).tolist(), lambda r: cell(r).ndim)
-    return expressions.failed(root, view, fails_when=check.fails_when)
+        return table[name][self.row]

@@ -60,6 +60,20 @@ def read(column: Column, value: Any) -> Array:
     return array_of(value, column.dtype).reshape(shape)
 
 
+def read_rows(columns: Sequence[Column], rows: Sequence[Any]) -> dict[str, list[Array]]:
+    """Rows of JSON: objects with exactly the columns, whose values have one shape in all rows. Raises Refused."""
+    names = {column.name for column in columns}
+    if any(not isinstance(row, dict) or row.keys() != names for row in rows):
+        raise Refused("not the fields")
+    table = {}
+    for column in columns:
+        values = [row[column.name] for row in rows]
+        if len({shape_of(value) for value in values}) > 1:
+            raise Refused(f"{column.name}: rows differ in shape")
+        table[column.name] = [read(column, value) for value in values]
+    return table
+
+
 def found(values: Sequence[Any]) -> list[Array]:
     """A column that nobody has declared, from JSON: the type that all its values share."""
     shapes = {shape_of(value) for value in values}

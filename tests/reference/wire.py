@@ -43,6 +43,9 @@ class Sent:
     path: str = "/infer"
     headers: dict[str, str] = field(default_factory=dict)
 
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        printer.text(f"{self.path} {self.headers} {len(self.body)} bytes: {self.body[:200]!r}")
+
     def request(self, gate: Gate) -> Request | None:
         """As it reaches the data plane; None for a path that does not lead there."""
         target = gate.target(self.path.encode("latin-1"))
@@ -162,11 +165,12 @@ def pack(body: bytes, encoding: str) -> bytes:
 
 @dataclass
 class Read:
-    """An answer: each row's values by full name, and what it says of all rows."""
+    """An answer: each row's values by full name; or tensors, and what is said beside them."""
 
     rows: list[dict[str, Any]]
-    lossless: bool
+    lossless: bool = False
     """NaN and infinities are there as such, not as null."""
+    columns: dict[str, list[Any]] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
@@ -203,15 +207,11 @@ def read(answer: Answer) -> Read:
         table.validate(full=True)
         return Read([_flattened(row) for row in table.to_pylist()], lossless=True)
     document, outputs = oip.unpacked(body, headers)
-    columns = {}
+    columns: dict[str, list[Any]] = {}
     for output in document["outputs"]:
-        shape = output["shape"]
-        values = outputs[output["name"]]
-        columns[output["name"]] = np.array(
-            values, object if output["datatype"] == "BYTES" else None
-        ).reshape(shape)
-    listed = {name: [_listed(value) for value in array] for name, array in columns.items()}
-    return Read(_rows_of(listed), lossless=True, parameters=document["parameters"])
+        array = np.array(outputs[output["name"]], object if output["datatype"] == "BYTES" else None)
+        columns[output["name"]] = [_listed(value) for value in array.reshape(output["shape"])]
+    return Read([], columns=columns, parameters=document["parameters"])
 
 
 def _listed(value: Any) -> Any:
@@ -225,10 +225,10 @@ def _rows_of(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def _flattened(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Groups are joined with their names: `out.variable`."""
+    """Groups are joined with their names: `out.variable`; what has a dot has been joined already."""
     found: dict[str, Any] = {}
     for name, value in row.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and "." not in name:
             found |= {f"{name}.{inner}": part for inner, part in value.items()}
         else:
             found[name] = value

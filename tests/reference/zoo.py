@@ -25,7 +25,7 @@ class Output(NamedTuple):
 
     name: str
     operation: str
-    """`same`, `times`, `plus`, `over`, `as`, `join`, `sum` or `above`; see `_nodes`."""
+    """`same`, `times`, `plus`, `over`, `as`, `join`, `sum` or `above`; see `_Maker`."""
     sources: tuple[str, ...]
     """Fields."""
     constant: float = 0.0
@@ -196,8 +196,10 @@ def _file(
     nodes: list[onnx.NodeProto] = []
     constants: list[TensorProto] = []
     for output in outputs:
-        sources = [(own[name], by_name[name]) for name in output.sources]
-        _nodes(output, sources, nodes, constants, single=single)
+        maker = _Maker(output, single=single)
+        maker.make([(own[name], by_name[name]) for name in output.sources])
+        nodes += maker.nodes
+        constants += maker.constants
     graph = helper.make_graph(
         nodes,
         "zoo",
@@ -209,58 +211,60 @@ def _file(
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _nodes(
-    output: Output,
-    sources: Sequence[tuple[str, Column]],
-    nodes: list[onnx.NodeProto],
-    constants: list[TensorProto],
-    *,
-    single: bool,
-) -> None:
-    name = output.name
-    source, column = sources[0]
+class _Maker:
+    """The nodes of one output."""
 
-    def constant(what: str, value: Any, dtype: str) -> str:
-        constants.append(numpy_helper.from_array(np.asarray(value, dtype), f"{name}_{what}"))
-        return f"{name}_{what}"
+    def __init__(self, output: Output, *, single: bool) -> None:
+        self._output = output
+        self._single = single
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[TensorProto] = []
 
-    match output.operation:
-        case "same":
-            nodes.append(node("Identity", [source], [name]))
-        case "times":
-            factor = constant("factor", output.constant, column.dtype)
-            nodes.append(node("Mul", [source, factor], [name]))
-        case "plus":
-            offset = constant("offset", output.constant, column.dtype)
-            nodes.append(node("Add", [source, offset], [name]))
-        case "over":
-            bound = constant("bound", output.constant, column.dtype)
-            nodes.append(node("Greater", [source, bound], [name]))
-        case "as":
-            nodes.append(node("Cast", [source], [name], to=DTYPES[output.dtype]))
-        case "join":
-            nodes.append(
-                node("Concat", [each for each, _ in sources], [name], axis=int(not single))
-            )
-        case "above":  # of a single row: the values that are greater
-            bound = constant("bound", output.constant, column.dtype)
-            nodes.append(node("Greater", [source, bound], [f"{name}_which"]))
-            nodes.append(node("Compress", [source, f"{name}_which"], [name], axis=0))
-        case "sum":
-            added = []
-            for place, (each, one) in enumerate(sources):
-                axes = np.arange(len(one.shape)) + (not single)
-                last = constant(f"last_{place}", [int(not single)], "int64")
-                flat = each
-                if len(axes):
-                    flat = f"{name}_flat_{place}"
-                    over = constant(f"axes_{place}", axes, "int64")
-                    nodes.append(node("ReduceSum", [each, over], [flat], keepdims=0))
-                added.append(f"{name}_part_{place}")
-                nodes.append(node("Unsqueeze", [flat, last], [added[-1]]))
-            total = added[0]
-            for place, each in enumerate(added[1:]):
-                nodes.append(node("Add", [total, each], [f"{name}_upto_{place}"]))
-                total = f"{name}_upto_{place}"
-            factor = constant("factor", output.constant, column.dtype)
-            nodes.append(node("Mul", [total, factor], [name]))
+    def make(self, sources: Sequence[tuple[str, Column]]) -> None:
+        """sources: tensors, and what they are."""
+        output = self._output
+        source, column = sources[0]
+        match output.operation:
+            case "same":
+                self._add("Identity", [source], output.name)
+            case "times":
+                self._add("Mul", [source, self._given(column.dtype)], output.name)
+            case "plus":
+                self._add("Add", [source, self._given(column.dtype)], output.name)
+            case "over":
+                self._add("Greater", [source, self._given(column.dtype)], output.name)
+            case "as":
+                self._add("Cast", [source], output.name, to=DTYPES[output.dtype])
+            case "join":
+                joined = [each for each, _ in sources]
+                self._add("Concat", joined, output.name, axis=int(not self._single))
+            case "above":  # of a single row: the values that are greater
+                which = self._add("Greater", [source, self._given(column.dtype)])
+                self._add("Compress", [source, which], output.name, axis=0)
+            case _:
+                self._sum(sources, column.dtype)
+
+    def _sum(self, sources: Sequence[tuple[str, Column]], dtype: str) -> None:
+        total = ""
+        for source, column in sources:
+            axes = np.arange(len(column.shape)) + (not self._single)
+            each = source
+            if len(axes):
+                each = self._add("ReduceSum", [source, self._constant(axes, "int64")], keepdims=0)
+            last = self._constant([int(not self._single)], "int64")
+            one = self._add("Unsqueeze", [each, last])
+            total = self._add("Add", [total, one]) if total else one
+        self._add("Mul", [total, self._given(dtype)], self._output.name)
+
+    def _add(self, operator: str, taken: Sequence[str], name: str = "", **attributes: Any) -> str:
+        name = name or f"{self._output.name}_{len(self.nodes)}"
+        self.nodes.append(node(operator, taken, [name], **attributes))
+        return name
+
+    def _given(self, dtype: str) -> str:
+        return self._constant(self._output.constant, dtype)
+
+    def _constant(self, value: Any, dtype: str) -> str:
+        name = f"{self._output.name}_constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
