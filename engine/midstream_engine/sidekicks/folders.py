@@ -19,19 +19,36 @@ class Folders:
     """A new folder, this process's own until `close`; those of processes that are gone are removed."""
 
     def __init__(self, base: Path | None = None) -> None:
-        base = base or Path(tempfile.gettempdir())
-        for left in base.glob(f"{_PREFIX}*"):
+        self._base = base or Path(tempfile.gettempdir())
+        for left in self._base.glob(f"{_PREFIX}*"):
             _remove_if_left(left)
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-        # Under another name until it is locked: nobody must find it without its owner.
-        new = self.path / "new"
-        self._lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        new.rename(self.path / _LOCK)
+        self._path, self._lock = _own(self._base)
+
+    @property
+    def path(self) -> Path:
+        """The folder. When something has cleared it away, as old files in /tmp are, it is made again elsewhere."""
+        if not self._path.is_dir():
+            # Whoever makes a folder in it finds out why that cannot be.
+            with contextlib.suppress(OSError):
+                before = self._lock
+                self._path, self._lock = _own(self._base)
+                os.close(before)
+        return self._path
 
     def close(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        shutil.rmtree(self._path, ignore_errors=True)
         os.close(self._lock)
+
+
+def _own(base: Path) -> tuple[Path, int]:
+    """A new folder in `base`, and the descriptor that holds its lock. Raises OSError."""
+    path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+    # Under another name until it is locked: nobody must find it without its owner.
+    new = path / "new"
+    lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    new.rename(path / _LOCK)
+    return path, lock
 
 
 def _remove_if_left(folder: Path) -> None:
