@@ -230,6 +230,8 @@ class Crew:
             what = self.said(f"it was not imported within {seconds:g} s")
             raise LoadError("SidekickTimedOut", what) from error
         if frame.header["op"] != "ready":
+            if frame.header.get("transient"):
+                raise LoadError("SidekickUnavailable", self.said(frame.message), transient=True)
             reason = "SidekickCrashed" if frame.header.get("retire") else "InvalidCode"
             raise LoadError(reason, self.said(frame.message))
         self.entry = str(frame.header.get("entry"))

@@ -39,6 +39,10 @@ class Entry:
     function: Callable[[Any], Any]
 
 
+class NoRoom(Exception):
+    """The code cannot be unpacked here, now: a full disk, for instance."""
+
+
 class Code:
     """The code of one model, unpacked in a folder of its own that is first on `sys.path`."""
 
@@ -47,8 +51,11 @@ class Code:
         self._folder = folder
 
     def load(self, content: bytes) -> Entry:
-        """Unpack, run and look for the entry point. Raises InvalidCode."""
-        main = self._unpack(content)
+        """Unpack, run and look for the entry point. Raises InvalidCode and NoRoom."""
+        try:
+            main = self._unpack(content)
+        except OSError as error:
+            raise NoRoom(f"the code cannot be unpacked: {error.strerror or error}") from error
         sys.path.insert(0, str(self._folder))
         source = (self._folder / main).read_bytes()
         module = self._run(main, source)
@@ -63,8 +70,8 @@ class Code:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 _check_size(archive)
                 archive.extractall(self._folder)
-        except (InvalidCode, MemoryError):
-            raise
+        except (InvalidCode, MemoryError, OSError):
+            raise  # the last one is the disk's
         except Exception as error:  # each packing method has errors of its own
             raise InvalidCode(f"the zip cannot be unpacked: {summary(error)}") from error
         return _main_of(sorted(path.name for path in self._folder.glob("*.py")))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from midstream_engine.sidekicks import values, wire
-from midstream_engine.sidekicks.entry import Code, Entry, InvalidCode, summary
+from midstream_engine.sidekicks.entry import Code, Entry, InvalidCode, NoRoom, summary
 from midstream_engine.sidekicks.wire import Array, Header
 
 _PR_SET_PDEATHSIG = 1
@@ -74,6 +74,9 @@ class Worker:
             entry = code.load(arrays["code"].tobytes())
         except InvalidCode as error:
             self._reply({"op": "refused", "id": 0, "message": str(error)})
+            return
+        except NoRoom as error:
+            self._reply({"op": "refused", "id": 0, "message": str(error), "transient": True})
             return
         except MemoryError:
             self._out_of_memory("refused", 0)
