@@ -21,6 +21,11 @@ class Challenged:
         self._revision = revision
         self._jobs: list[ShadowJob] = []
 
+    @property
+    def offered(self) -> int:
+        """Number of challengers that are to be handed over."""
+        return len(self._jobs)
+
     def ask(self, step: ShadowStep, fields: Arrays, rows: int) -> Asked:
         """Start the challengers now. On the event loop's thread only."""
         return self._runner.ask([self._job(step, unit, fields, rows) for unit in step.challengers])

@@ -65,6 +65,34 @@ def assemble(resolved: ResolvedStep, bind: Bind) -> Step:
     return step
 
 
+def fixed_batch(steps: Sequence[Step]) -> int | None:
+    """Rows that every request must have, because a model insists on them; None is any number. Raises LoadError."""
+    answering = [
+        unit
+        for step in steps
+        for unit in ([step.champion] if isinstance(step, ShadowStep) else step.units)
+    ]
+    fixed = [unit for unit in answering if isinstance(unit, OnnxUnit) and unit.batch is not None]
+    batch = fixed[0].batch if fixed else None
+    for unit in fixed[1:]:
+        if unit.batch != batch:
+            raise LoadError(
+                "FixedBatch",
+                f"{fixed[0].where} takes exactly {batch} rows, {unit.where} exactly {unit.batch}; "
+                "models of one pipeline get the same number of rows",
+            )
+    for step in steps:
+        for unit in step.challengers if isinstance(step, ShadowStep) else []:
+            if isinstance(unit, OnnxUnit) and unit.batch not in (None, batch):
+                raise LoadError(
+                    "FixedBatch",
+                    f"{unit.where}, model {unit.model.name!r} takes exactly {unit.batch} rows; "
+                    "a challenger gets as many as the champion answers, "
+                    f"which is {'any number' if batch is None else batch}",
+                )
+    return batch
+
+
 def check_connected(steps: Sequence[Step]) -> None:
     """Every input of a step is an output of the step before, in name, type and known lengths. Raises LoadError."""
     for before, after in pairwise(steps):
@@ -123,8 +151,6 @@ def _taken(units: Sequence[Unit]) -> tuple[Field, ...] | None:
                 )
             if known.allow_missing and not field.allow_missing:
                 found[field.name] = (replace(known, allow_missing=False), other)
-            if field.batch is not None and known.batch is None:
-                found[field.name] = (replace(known, batch=field.batch), other)
     return tuple(field for field, _ in found.values()) or None
 
 
@@ -160,9 +186,8 @@ def _put_in_order(units: Sequence[Unit]) -> None:
 
 def _refuse_fixed_batches(units: Sequence[Unit], why: str) -> None:
     for unit in units:
-        batch = unit.inputs[0].batch if unit.inputs else None
-        if isinstance(unit, OnnxUnit) and batch is not None and batch != 1:
+        if isinstance(unit, OnnxUnit) and unit.batch not in (None, 1):
             raise LoadError(
                 "FixedBatch",
-                f"{unit.where}, model {unit.model.name!r} takes exactly {batch} rows; {why}",
+                f"{unit.where}, model {unit.model.name!r} takes exactly {unit.batch} rows; {why}",
             )

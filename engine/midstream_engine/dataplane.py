@@ -16,6 +16,7 @@ from typing import Any
 from midstream_engine.batch import Checks, Result
 from midstream_engine.challenged import Challenged
 from midstream_engine.codec import Asked
+from midstream_engine.comparison import size_of
 from midstream_engine.errors import (
     BadInput,
     BodyTooLarge,
@@ -45,7 +46,7 @@ from midstream_engine.revision import Revision
 from midstream_engine.sessions import Arrays
 from midstream_engine.settings import Settings
 from midstream_engine.shadow import ShadowRunner
-from midstream_engine.steps import Run
+from midstream_engine.steps import Run, SplitStep
 from midstream_engine.validations import Validator
 
 STATUS_CODES: dict[type[RequestError], int] = {
@@ -110,13 +111,21 @@ class DataPlane:
             if loaded.batch is not None:
                 _check_batch(batch.rows, loaded.batch)
             run = Run(batch, asked.literal)
-            job = _Job(revision, loaded, run, asked, start, time.perf_counter_ns() - start)
+            job = _Job(
+                revision,
+                loaded,
+                run,
+                asked,
+                len(request.body),
+                start,
+                time.perf_counter_ns() - start,
+            )
             if loaded.shadowed:
                 run.runner = job.challenged = Challenged(self._shadows, revision)
             if loaded.waits:
-                return self._infer_beside(job, len(request.body))
+                return self._infer_beside(job)
             if revision.row_ns * batch.rows > self._settings.inline_ns:
-                return self._infer_in_thread(job, len(request.body))
+                return self._infer_in_thread(job)
             way = run_plain if loaded.plain else run_here
             return self._answer(job, way(loaded.steps, run))
         except RequestError as error:
@@ -182,21 +191,21 @@ class DataPlane:
         if job.challenged is None and job.asked.is_record:
             self.recent.add_body(body, rows)
         else:
-            self.recent.add(job.asked.codec.records, result, 2 * len(body))
+            self.recent.add(job.asked.codec.records, result, _kept_bytes(job, result))
         if job.challenged is not None:
             job.challenged.hand_over(result.shadows)
         counts.answered(rows, time.perf_counter_ns() - job.start)
         return Answer(200, headers, body)
 
-    def _infer_in_thread(self, job: "_Job", size: int) -> Coroutine[Any, Any, Answer]:
-        self._take(size)
+    def _infer_in_thread(self, job: "_Job") -> Coroutine[Any, Any, Answer]:
+        self._take(job.size)
         future = asyncio.get_running_loop().run_in_executor(
             self._threads, job.compute, self._settings.infer_seconds
         )
         # The lease is taken here, not when the coroutine first runs: a swap may come in between. A vanished client ends
         # the wait, not the work, so it is given back when the thread is done.
         job.revision.leases += 1
-        future.add_done_callback(lambda done: self._over(job.revision, size, done))
+        future.add_done_callback(lambda done: self._over(job.revision, job.size, done))
 
         async def wait() -> Answer:
             outputs = await _patiently(future, job, self._settings.infer_seconds)
@@ -204,8 +213,8 @@ class DataPlane:
 
         return self._guarded(wait())
 
-    def _infer_beside(self, job: "_Job", size: int) -> Coroutine[Any, Any, Answer]:
-        self._take(size)
+    def _infer_beside(self, job: "_Job") -> Coroutine[Any, Any, Answer]:
+        self._take(job.size)
         settings = self._settings
         loop = asyncio.get_running_loop()
 
@@ -219,7 +228,7 @@ class DataPlane:
             )
         )
         job.revision.leases += 1
-        work.add_done_callback(lambda done: self._over(job.revision, size, done))
+        work.add_done_callback(lambda done: self._over(job.revision, job.size, done))
 
         async def wait() -> Answer:
             outputs = await asyncio.shield(work)
@@ -300,6 +309,8 @@ class _Job:
     loaded: Loaded
     run: Run
     asked: Asked
+    size: int
+    """Bytes of the body that it came with."""
     start: int
     """When it came, in nanoseconds of the performance counter."""
     read_ns: int
@@ -315,7 +326,9 @@ class _Job:
 
 async def _patiently(future: "asyncio.Future[Arrays]", job: _Job, seconds: float) -> Arrays:
     """The result of a job, or an error when it gets no thread or does not stop when told to."""
-    limit = seconds * len(job.loaded.steps) + _GRACE_SECONDS
+    # The variants of a split run one after the other here.
+    parts = [len(s.variants) if isinstance(s, SplitStep) else 1 for s in job.loaded.steps]
+    limit = seconds * sum(parts) + _GRACE_SECONDS
     remaining = limit
     while True:
         await asyncio.wait((future,), timeout=remaining)
@@ -332,6 +345,19 @@ async def _patiently(future: "asyncio.Future[Arrays]", job: _Job, seconds: float
                     f"step {steps}: the model did not answer within {seconds:g} s, and does not stop",
                     reason="StepTimedOut",
                 )
+
+
+def _kept_bytes(job: _Job, result: Result) -> int:
+    """What a result keeps in memory, about, which the answer may show a small part of."""
+    batch, outputs = result.batch, result.outputs
+    # Columns may be views of the body. Challengers that nobody has waited for add their outputs later.
+    late = job.challenged.offered if job.challenged is not None else 0
+    return (
+        job.size
+        + sum(map(len, batch.echo or ()))
+        + size_of(batch.fields, outputs, *(each for each in result.shadows.values() if each))
+        + late * size_of(outputs)
+    )
 
 
 def _checked(validator: Validator, run: Run, outputs: Arrays) -> Checks:

@@ -57,6 +57,9 @@ def run_here(steps: Sequence[Step], run: Run, seconds: float | None = None) -> A
                 work = flow.send([_here(each, seconds) for each in work])
         except StopIteration as done:
             outputs = done.value
+        except BaseException:
+            flow.close()  # gives up now what it has begun, not when the error has been forgotten
+            raise
         before = _done(step, run, start, outputs)
     return outputs
 
@@ -95,6 +98,9 @@ async def run_beside(
                 work = flow.send(await _all_beside(work, seconds, inline_ns, execute))
         except StopIteration as done:
             outputs = done.value
+        except BaseException:
+            flow.close()  # as in `run_here`
+            raise
         before = _done(step, run, start, outputs)
     return outputs
 
@@ -108,10 +114,14 @@ async def _all_beside(work: Any, seconds: float, inline_ns: float, execute: Exec
     outputs = await asyncio.gather(
         *(_beside(each, seconds, inline_ns, execute) for each in work), return_exceptions=True
     )
-    for each in outputs:
-        if isinstance(each, BaseException):
-            raise each
-    return outputs
+    failed = next((each for each in outputs if isinstance(each, BaseException)), None)
+    if failed is None:
+        return outputs
+    try:
+        raise failed
+    finally:
+        # Its traceback leads here: such a circle would keep the rows in memory.
+        del outputs, failed
 
 
 async def _beside(work: Work, seconds: float, inline_ns: float, execute: Execute) -> Arrays:

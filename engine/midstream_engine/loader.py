@@ -5,8 +5,8 @@ Runs in the loading thread and touches nothing that requests use: what it makes 
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +18,13 @@ from midstream_api.steps import Placed
 from midstream_engine import golden, memory
 from midstream_engine.batch import Batch, Facts
 from midstream_engine.codec import Codec
-from midstream_engine.connect import assemble, check_connected, place_of, routing_fields
+from midstream_engine.connect import (
+    assemble,
+    check_connected,
+    fixed_batch,
+    place_of,
+    routing_fields,
+)
 from midstream_engine.errors import LoadError, RequestError
 from midstream_engine.events import Emit
 from midstream_engine.expressions.scope import Scope, StepScope
@@ -101,13 +107,14 @@ class Loader:
         try:
             steps = tuple(assemble(step, bind) for step in document.steps)
             check_connected(steps)
+            rows = fixed_batch(steps)
             validator = _validator(document, steps)
-            warm_ns = self._warm_up(document, steps, stages, tell)
+            warm_ns = self._warm_up(document, steps, rows, stages, tell)
             self._verify(document, steps, stages, tell)
+            return self._loaded(document, steps, validator, rows, warm_ns)
         except BaseException:
             self._release(made)
             raise
-        return self._loaded(document, steps, validator, warm_ns)
 
     def free(self, loaded: Loaded) -> None:
         """Give sessions and sidekicks back, and the memory with them."""
@@ -177,6 +184,7 @@ class Loader:
         self,
         document: RevisionDocument,
         steps: tuple[Step, ...],
+        rows: int | None,
         stages: dict[str, float],
         tell: Emit,
     ) -> int:
@@ -184,14 +192,14 @@ class Loader:
         start = time.perf_counter()
         try:
             if is_plain(steps):
-                warm_ns = self._warm_chain(document, steps)
+                warm_ns = self._warm_chain(document, steps, rows)
             else:
                 # A split runs one of its models, and code need not bear zeros: each ONNX model by itself.
                 for step in steps:
                     for unit in step.units:
                         if isinstance(unit, OnnxUnit):
                             unit.row_ns = self._warm_unit(unit)
-                self._try_golden_chain(document, steps)
+                self._try_golden_chain(document, steps, rows)
                 warm_ns = int(sum(_slowest(step) for step in steps))
         except RequestError as error:
             raise LoadError("WarmupFailed", f"warm-up failed: {error.message}") from error
@@ -200,17 +208,17 @@ class Loader:
         tell("warmed", ms=_ms(seconds))
         return warm_ns
 
-    def _warm_chain(self, document: RevisionDocument, steps: tuple[Step, ...]) -> int:
+    def _warm_chain(
+        self, document: RevisionDocument, steps: tuple[Step, ...], rows: int | None
+    ) -> int:
         first = steps[0].units[0]
         verify = document.steps[0].main.verify
-        fixed = first.inputs is not None and first.inputs[0].batch is not None
-        if verify is not None and not fixed:
+        if verify is not None and rows is None:
             batch = golden.read(first, "spec.steps[0].model", [verify.inputs[0]])
         else:
-            feed = dict(zeros(first.inputs or ()))
-            batch = Batch(feed, len(next(iter(feed.values()))))
+            batch = _zeros(first.inputs or (), rows)
         run_here(steps, Run(batch), self.warm_up_seconds)
-        if not fixed:
+        if rows is None:
             # Two rows show a hidden fixed batch.
             batch = _doubled(batch)
             run_here(steps, Run(batch), self.warm_up_seconds)
@@ -225,10 +233,9 @@ class Loader:
         return int(fastest) // batch.rows
 
     def _warm_unit(self, unit: OnnxUnit) -> float:
-        feed = dict(zeros(unit.inputs))
-        batch = Batch(feed, len(next(iter(feed.values()))))
+        batch = _zeros(unit.inputs, unit.batch)
         unit.run_bounded(batch.fields, batch.rows, self.warm_up_seconds)
-        if unit.inputs[0].batch is None:
+        if unit.batch is None:
             batch = _doubled(batch)
             unit.run_bounded(batch.fields, batch.rows, self.warm_up_seconds)
         fastest = math.inf
@@ -240,7 +247,9 @@ class Loader:
                 break
         return fastest / batch.rows
 
-    def _try_golden_chain(self, document: RevisionDocument, steps: tuple[Step, ...]) -> None:
+    def _try_golden_chain(
+        self, document: RevisionDocument, steps: tuple[Step, ...], rows: int | None
+    ) -> None:
         """With golden rows for the first step all steps can be seen to work together."""
         placed = document.steps[0].models()[0]
         if placed.model.verify is None:
@@ -250,6 +259,8 @@ class Loader:
         )
         if steps[0].inputs is not None and {f.name for f in steps[0].inputs} - batch.fields.keys():
             return  # another variant takes more than these rows have
+        if rows not in (None, batch.rows):
+            return  # a later step takes another number of rows
         run_here(steps, Run(batch), self.warm_up_seconds)
 
     def _verify(
@@ -276,6 +287,7 @@ class Loader:
         document: RevisionDocument,
         steps: tuple[Step, ...],
         validator: Validator | None,
+        rows: int | None,
         warm_ns: int,
     ) -> Loaded:
         first = steps[0]
@@ -291,7 +303,7 @@ class Loader:
                 self._facts(document, steps, validator),
             ),
             validator=validator,
-            batch=first.inputs[0].batch if first.inputs else None,
+            batch=rows,
             warm_ns=warm_ns,
             plain=is_plain(steps),
             shadowed=any(isinstance(step, ShadowStep) for step in steps),
@@ -334,6 +346,11 @@ def _validator(document: RevisionDocument, steps: tuple[Step, ...]) -> Validator
     return compile_validations(document.validations, scope)
 
 
+def _zeros(fields: Sequence[Field], rows: int | None) -> Batch:
+    """So many rows of zeros; None is one."""
+    return Batch(dict(zeros([replace(field, batch=rows) for field in fields])), rows or 1)
+
+
 def _doubled(batch: Batch) -> Batch:
     return Batch(
         {name: np.concatenate([array, array]) for name, array in batch.fields.items()},
@@ -342,7 +359,9 @@ def _doubled(batch: Batch) -> Batch:
 
 
 def _slowest(step: Step) -> float:
-    return max((unit.row_ns for unit in step.units if isinstance(unit, OnnxUnit)), default=0.0)
+    # Challengers that nobody waits for take nothing of a request's time.
+    units = [step.champion] if isinstance(step, ShadowStep) else step.units
+    return max((unit.row_ns for unit in units if isinstance(unit, OnnxUnit)), default=0.0)
 
 
 def _add(stages: dict[str, float], name: str, seconds: float) -> None:

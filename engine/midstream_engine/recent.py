@@ -12,7 +12,7 @@ from midstream_engine.batch import Result
 
 MAX_ROWS = 1000
 MAX_BYTES = 8 << 20
-"""Of the bodies that the rows came and went with: what they keep in memory is of that order."""
+"""Of all that the rows keep in memory, about."""
 
 
 class Writer(Protocol):
@@ -43,7 +43,10 @@ class Recent:
         self._add(body, rows, len(body))
 
     def add(self, writer: Writer, result: Result, size: int) -> None:
-        """Keep an answer. What it holds may still grow: challengers add their outputs when they have them."""
+        """Keep an answer. What it holds may still grow: challengers add their outputs when they have them.
+
+        size: bytes that it keeps in memory, about, those outputs included.
+        """
         self._add(_Kept(writer, result), result.batch.rows, size)
 
     def _add(self, entry: "bytes | _Kept", rows: int, size: int) -> None:

@@ -4,6 +4,7 @@ Whatever runs a model, a unit takes named columns and gives named columns with a
 caller's thread; a Python model runs in a sidekick, and its caller waits.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -45,6 +46,11 @@ class OnnxUnit:
     row_ns: float = 0.0
     """What one row took at warm-up."""
 
+    @property
+    def batch(self) -> int | None:
+        """Rows that the model insists on; None is any number."""
+        return next((each.batch for each in self.inputs if each.batch is not None), None)
+
     def run(self, fields: Arrays, rows: int) -> Arrays:
         """Outputs by name, in the order of `outputs`. Raises StepFailed."""
         if self.single:
@@ -65,10 +71,16 @@ class OnnxUnit:
         feed = {tensor: fields[name] for tensor, name in self.feeds}
         return self._checked(self._bounded(feed, seconds), rows)
 
-    def _bounded(self, feed: Arrays, seconds: float) -> list[Array]:
+    def _bounded(self, feed: Arrays, seconds: float, of: float | None = None) -> list[Array]:
+        """of: the seconds that all rows share, where they run one by one."""
         try:
             return run_bounded(self.session, self.output_names, feed, seconds)
         except StepFailed as error:
+            if of is not None and error.reason == "StepTimedOut":
+                raise StepFailed(
+                    f"{self.where}: the model, which runs once for each row, did not answer all rows within {of:g} s",
+                    reason=error.reason,
+                ) from error
             raise StepFailed(f"{self.where}: {error.message}", reason=error.reason) from error
 
     def _checked(self, found: Sequence[Array], rows: int) -> Arrays:
@@ -85,11 +97,11 @@ class OnnxUnit:
     def _run_each(self, fields: Arrays, rows: int, seconds: float | None) -> Arrays:
         """One run for each row: what it gives is a row's value as a whole."""
         columns: list[list[Array]] = [[] for _ in self.output_names]
+        until = None if seconds is None else time.monotonic() + seconds
         for row in range(rows):
-            # With the ellipsis a single value is an array still.
-            feed = {tensor: fields[name][row, ...] for tensor, name in self.feeds}
-            if seconds is not None:
-                found = self._bounded(feed, seconds)
+            feed = {tensor: _row_of(fields[name], row) for tensor, name in self.feeds}
+            if until is not None:
+                found = self._bounded(feed, max(0.0, until - time.monotonic()), seconds)
             else:
                 try:
                     found = self.session.run(self.output_names, feed)
@@ -161,13 +173,22 @@ def stacked(column: Sequence[Array]) -> Array:
     return ragged
 
 
+def _row_of(array: Array, row: int) -> Array:
+    """One row as an array, also where it is a single value, or rows have shapes of their own."""
+    value = array[row, ...]
+    if value.dtype == object and value.ndim == 0 and isinstance(value.item(), np.ndarray):
+        return value.item()  # type: ignore[no-any-return]
+    return value
+
+
 def conformed(
     found: Arrays, wanted: Sequence[Field], who: str, error: type[RequestError]
 ) -> Arrays:
     """Columns as the fields that they are to be, in their order; what code gives is float64 or int64 mostly.
 
-    Numbers become floats of any width, and integers where they are whole and in range. Raises `error`, whose message
-    begins with `who`, for a name that is missing, a shape that does not fit and a type that cannot become the field's.
+    Numbers become floats of any width where they are in range, and integers where they are whole, too. Raises `error`,
+    whose message begins with `who`, for a name that is missing, a shape that does not fit and a type that cannot become
+    the field's.
     """
     outputs: Arrays = {}
     for field in wanted:
@@ -187,7 +208,9 @@ def conformed(
         if array.dtype != field.numpy_dtype:
             cast = _cast(array, field)
             if cast is None:
-                raise error(f"{who} {field.name!r} as {_kind(array)}, wanted is {field}")
+                numbers = array.dtype.kind in _NUMBERS and field.dtype not in ("bool", "string")
+                values = " with values that it cannot hold" if numbers else ""
+                raise error(f"{who} {field.name!r} as {_kind(array)}{values}, wanted is {field}")
             array = cast
         outputs[field.name] = array
     return outputs
@@ -197,20 +220,23 @@ _NUMBERS = frozenset("fiub")
 
 
 def _cast(array: Array, field: Field) -> Array | None:
-    """None when a value would not be the same."""
+    """None when a value would not be the same, but for the digits that a float has no room for."""
     kind = field.numpy_dtype.kind
     if kind == "O":
         return None if array.dtype.kind != "U" else array.astype(object)
     if array.dtype.kind not in _NUMBERS:
         return None
     if kind == "f":
-        return array.astype(field.numpy_dtype)
+        with np.errstate(over="ignore"):
+            cast = array.astype(field.numpy_dtype)
+        return None if (np.isinf(cast) & np.isfinite(array)).any() else cast
     if kind == "b":
         return None
     limits = np.iinfo(field.dtype)
     if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.trunc(array))).all():
         return None
-    if array.size and (array.min() < limits.min or array.max() > limits.max):
+    # As Python's integers: as floats 2**63 and 2**63 - 1 are the same.
+    if array.size and (int(array.min()) < limits.min or int(array.max()) > limits.max):
         return None
     return array.astype(field.numpy_dtype)
 

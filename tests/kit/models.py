@@ -211,6 +211,16 @@ def fixed_batch(path: Path, rows: int = 4) -> Path:
     return _sum(path, [rows, FEATURES], [rows, 1])
 
 
+def places(path: Path) -> Path:
+    """Of no batch: where the 18 numbers of `tensor` are not 0, [18] float32 -> `variable` [1, count] int64."""
+    return _write(
+        path,
+        [node("NonZero", ["tensor"], ["variable"])],
+        [_info("tensor", [FEATURES])],
+        [_info("variable", [1, None], TensorProto.INT64)],
+    )
+
+
 # Models that load, and are of no use
 
 
