@@ -328,10 +328,10 @@ class Manager:
         revision.stages["fetched"] = (time.perf_counter() - start) * 1e3
 
     async def _in_load_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        job = self._load_thread.submit(function, *args)
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
         with self._metronome:
+            job = self._load_thread.submit(function, *args)
+            self._jobs.add(job)
+            job.add_done_callback(self._jobs.discard)
             return await asyncio.wrap_future(job)
 
     def _verify_files(self, revision: Revision) -> None:

@@ -11,29 +11,34 @@ from midstream_engine import scheduling
 from midstream_engine.scheduling import Metronome
 
 
-def nice_in_a_thread() -> list[int]:
-    found: list[int] = []
+def yielding_in_a_thread() -> tuple[int, int]:
+    """Niceness and policy of a thread that yields."""
+    found: list[tuple[int, int]] = []
 
     def look() -> None:
         scheduling.yield_to_requests()
-        found.append(os.getpriority(os.PRIO_PROCESS, 0))
+        found.append((os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)))
 
     thread = threading.Thread(target=look)
     thread.start()
     thread.join()
-    return found
+    return found[0]
 
 
 def test_a_loading_thread_yields_and_the_others_do_not() -> None:
-    """The niceness is of the thread that asks for it, and stays below the kernel's worst."""
+    """Niceness and policy are of the thread that asks for it, and the niceness is at most the kernel's worst."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
 
-    assert nice_in_a_thread() == [min(19, before + scheduling.LATER)]
+    nice, policy = yielding_in_a_thread()
+
+    assert nice == min(19, before + scheduling.LATER)
+    assert policy == os.SCHED_BATCH
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_short_turns_are_asked_for_and_leave_the_priority_alone() -> None:
-    """Where the kernel takes it, the thread has a slice of 0.5 ms; everywhere the policy and niceness stay."""
+    """Where the kernel takes it, the thread has a slice of 0.1 ms; everywhere the policy and niceness stay."""
     found: list[tuple[bool, int, int, str]] = []
 
     def look() -> None:
@@ -51,7 +56,7 @@ def test_short_turns_are_asked_for_and_leave_the_priority_alone() -> None:
     assert nice == os.getpriority(os.PRIO_PROCESS, 0)
     slices = [line.split(":")[1].strip() for line in text.splitlines() if "se.slice" in line]
     if taken and slices:
-        assert slices == ["500000"]
+        assert slices == ["100000"]
 
 
 @pytest.fixture
@@ -89,50 +94,66 @@ needs_timers = pytest.mark.skipif(
 
 @needs_timers
 def test_the_metronome_wakes_again_and_again_while_something_loads(metronome: Metronome) -> None:
-    """One thread, which wakes by itself from entering to leaving, and again the next time."""
+    """Its threads wake by themselves from entering to leaving, and again the next time."""
     assert beating() == []
 
     for _ in range(2):
         with metronome:
-            (thread,) = beating()
+            for thread in beating():
+                wait_for_wakeups(thread, wakeups(thread) + 20)
+
+    assert len(beating()) == 2
+
+
+@needs_timers
+def test_the_metronome_beats_until_the_last_one_leaves(
+    metronome: Metronome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fetching and loading overlap: the one that ends first leaves the metronome to the other."""
+    monkeypatch.setattr(scheduling, "_ROUND", 3)
+    monkeypatch.setattr(scheduling, "_AFTER_SECONDS", 0.0)
+    with metronome:
+        with metronome:
+            pass
+        for thread in beating():
             wait_for_wakeups(thread, wakeups(thread) + 20)
 
 
 @needs_timers
-def test_the_metronome_beats_until_the_last_one_leaves(metronome: Metronome) -> None:
-    """Fetching and loading overlap: the one that ends first leaves the metronome to the other."""
+def test_the_metronome_is_not_woken_while_nothing_loads(metronome: Metronome) -> None:
+    """Some time after leaving, its timers are off: nothing is left that could wake its threads."""
     with metronome:
-        with metronome:
+        assert len(metronome.timers) == 2
+
+    for timer in metronome.timers:
+        state = Path(f"/proc/self/fdinfo/{timer.descriptor}")
+        while "it_interval: (0, 0)" not in state.read_text():
             pass
-        (thread,) = beating()
-        wait_for_wakeups(thread, wakeups(thread) + 20)
+        assert "it_value: (0, 0)" in state.read_text()
 
 
 @needs_timers
-def test_the_metronome_goes_on_after_more_beats_than_one_call_waits_for(
+def test_the_metronome_beats_again_after_it_has_stopped(
     metronome: Metronome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A load takes as long as it takes; a call into the C library ends after a number of beats."""
-    monkeypatch.setattr(scheduling, "_BEATS", 3)
+    """The next load finds it as the first one did."""
+    monkeypatch.setattr(scheduling, "_ROUND", 3)
+    monkeypatch.setattr(scheduling, "_AFTER_SECONDS", 0.0)
     with metronome:
-        (thread,) = beating()
-        wait_for_wakeups(thread, wakeups(thread) + 20)
+        pass
+    for timer in metronome.timers:
+        state = Path(f"/proc/self/fdinfo/{timer.descriptor}")
+        while "it_interval: (0, 0)" not in state.read_text():
+            pass
 
-
-@needs_timers
-def test_the_metronome_is_not_woken_while_nothing_loads(metronome: Metronome) -> None:
-    """After leaving, its timer is off: nothing is left that could wake the thread."""
     with metronome:
-        assert len(beating()) == 1
-    timer = Path(f"/proc/self/fdinfo/{metronome.timer}").read_text()
-
-    assert "it_interval: (0, 0)" in timer
-    assert "it_value: (0, 0)" in timer
+        for thread in beating():
+            wait_for_wakeups(thread, wakeups(thread) + 20)
 
 
 @pytest.mark.parametrize("loading", [False, True], ids=["idle", "while something loads"])
 def test_a_closed_metronome_leaves_no_thread(loading: bool) -> None:
-    """Closing ends the thread, whether it beats or waits; leaving and entering afterwards do nothing."""
+    """Closing ends the threads, whether they beat or wait; leaving and entering afterwards do nothing."""
     before = descriptors()
     metronome = Metronome()
     with metronome:
@@ -155,7 +176,7 @@ def test_an_unused_metronome_has_no_thread(metronome: Metronome) -> None:
 
 
 def test_the_metronome_does_nothing_without_the_library() -> None:
-    """Where the C library is not found, or has no such timers, loading goes on without it."""
+    """Where the C library is not found, loading goes on without it."""
     metronome = Metronome("libnothing-of-this-name.so")
     with metronome:
         assert beating() == []
