@@ -28,7 +28,10 @@ class Challenged:
 
     def ask(self, step: ShadowStep, fields: Arrays, rows: int) -> Asked:
         """Start the challengers now. On the event loop's thread only."""
-        return self._runner.ask([self._job(step, unit, fields, rows) for unit in step.challengers])
+        jobs = [self._job(step, unit, fields, rows) for unit in step.challengers]
+        for job in jobs:
+            job.revision = _Waited(self._revision)
+        return self._runner.ask(jobs)
 
     def offer(self, step: ShadowStep, fields: Arrays, rows: int, champion: Arrays) -> None:
         """Keep rows for challengers that nobody waits for. In any thread."""
@@ -61,3 +64,22 @@ class Challenged:
         else:
             job.call = lambda seconds: unit.call(fields, rows, seconds)
         return job
+
+
+class _Waited:
+    """A revision that a request waits on: by the request's own lease it lasts as long as its challengers are asked.
+
+    Also when it serves no more; and what is asked is not given up with what nobody waits for.
+    """
+
+    __slots__ = ("_revision",)
+
+    def __init__(self, revision: Revision) -> None:
+        self._revision = revision
+
+    def acquire(self) -> bool:
+        self._revision.leases += 1
+        return True
+
+    def release(self) -> None:
+        self._revision.release()

@@ -82,11 +82,11 @@ def fixed_batch(steps: Sequence[Step]) -> int | None:
                 "models of one pipeline get the same number of rows",
             )
     for step in steps:
-        for unit in step.challengers if isinstance(step, ShadowStep) else []:
-            if isinstance(unit, OnnxUnit) and unit.batch not in (None, batch):
+        for rival in step.challengers if isinstance(step, ShadowStep) else []:
+            if isinstance(rival, OnnxUnit) and rival.batch not in (None, batch):
                 raise LoadError(
                     "FixedBatch",
-                    f"{unit.where}, model {unit.model.name!r} takes exactly {unit.batch} rows; "
+                    f"{rival.where}, model {rival.model.name!r} takes exactly {rival.batch} rows; "
                     "a challenger gets as many as the champion answers, "
                     f"which is {'any number' if batch is None else batch}",
                 )
