@@ -378,7 +378,7 @@ def test_nothing_phones_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         it.config.write(it.stable, scaled(tmp_path, 2))
         it.running.wait("serving")
         threads = list(Path(f"/proc/{it.running.process.pid}/task").iterdir())
-        assert 6 >= len(threads), "the loop, the metronome, what fetches, loads, packs; Arrow's own"
+        assert 7 >= len(threads), "the loop, two to beat, three to fetch, load, pack; Arrow's own"
         assert 0 == it.running.stop()
         assert "" == it.running.stderr
     assert [] == list(home.rglob("*"))
