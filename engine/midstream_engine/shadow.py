@@ -45,6 +45,8 @@ _PATIENCE = 3
 _REST_SECONDS = 60.0
 _GRACE_SECONDS = 1.0
 """For a coroutine that keeps its own time-out."""
+_STUCK_SECONDS = 3.0
+"""For a model that was told to stop; then its thread is left behind."""
 _CLOSE_SECONDS = 3.0
 _QUIET_SECONDS = 60.0
 """Between two log lines about the failures of one challenger."""
@@ -67,6 +69,9 @@ class _Ticket:
     ended: bool = False
     late: bool = False
     """Its request has gone on without it."""
+    stopped: bool = False
+    """It was told to stop."""
+    timer: asyncio.TimerHandle | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -97,20 +102,22 @@ class ShadowRunner:
         max_bytes: int = MAX_BYTES,
         rest_seconds: float = _REST_SECONDS,
         grace_seconds: float = _GRACE_SECONDS,
+        stuck_seconds: float = _STUCK_SECONDS,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         """Begin with nothing.
 
         max_jobs: of one challenger, waiting and running. max_bytes: that all jobs keep in memory together.
         rest_seconds: for which a challenger is left alone after three time-outs in a row. grace_seconds: that a
-        coroutine may take longer than its job's seconds before it is cancelled. idle_seconds: after which a thread
-        without work ends.
+        coroutine may take longer than its job's seconds before it is cancelled. stuck_seconds: the same for a
+        thread, before it is left behind. idle_seconds: after which a thread without work ends.
         """
         self.counts = counts
         self._max_jobs = max_jobs
         self._max_bytes = max_bytes
         self._rest_seconds = rest_seconds
         self._grace_seconds = grace_seconds
+        self._stuck_seconds = stuck_seconds
         self._idle_seconds = idle_seconds
         self._lanes: dict[tuple[str, str, bool], _Lane] = {}
         self._tickets: set[_Ticket] = set()
@@ -278,6 +285,7 @@ class ShadowRunner:
 
     def _begin(self, ticket: _Ticket, seconds: float) -> None:
         job, lane = ticket.job, ticket.lane
+        loop = asyncio.get_running_loop()
         if job.run is not None:
             if lane.worker is None:
                 lane.worker = Worker(
@@ -289,10 +297,26 @@ class ShadowRunner:
             lane.worker.put(
                 functools.partial(run, job, seconds), functools.partial(self._ran, ticket)
             )
+            ticket.timer = loop.call_later(seconds, self._stop, ticket)
             return
-        task = asyncio.get_running_loop().create_task(self._call(ticket, seconds))
+        task = loop.create_task(self._call(ticket, seconds))
         self._tasks.add(task)
         task.add_done_callback(self._over)
+
+    def _stop(self, ticket: _Ticket) -> None:
+        loop = asyncio.get_running_loop()
+        ticket.timer = loop.call_later(self._stuck_seconds, self._abandon, ticket)
+        if ticket.job.stop is not None:
+            ticket.stopped = True
+            ticket.job.stop()
+
+    def _abandon(self, ticket: _Ticket) -> None:
+        """Go on without a thread that does not come back: the next job gets another."""
+        if ticket.lane.worker is not None:
+            ticket.lane.worker.stop()
+            ticket.lane.worker = None
+        message = "it cannot be stopped: its thread is busy until the engine ends"
+        self._end(ticket, Found(Outcome.TIMED_OUT, message=message))
 
     def _over(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -373,7 +397,9 @@ class ShadowRunner:
         self.counts.bytes -= job.size
         if ticket.running:
             lane.running -= 1
-        if ticket.late:
+        if ticket.timer is not None:
+            ticket.timer.cancel()
+        if ticket.late or (ticket.stopped and found.outcome is Outcome.FAILED):
             found = Found(Outcome.TIMED_OUT, message=found.message or "it took too long")
         try:
             self._count(lane, job, found)

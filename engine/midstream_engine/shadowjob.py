@@ -39,7 +39,10 @@ class ShadowJob:
     seconds: float
     """The longest that it may take."""
     run: Callable[[float], Arrays] | None = None
-    """Blocks, in a thread; must end by itself within about these seconds. Exactly one of `run` and `call`."""
+    """Blocks, in a thread; without `stop` it should end by itself within about these seconds. Exactly one of `run` and
+    `call`."""
+    stop: Callable[[], None] | None = None
+    """Called on the event loop's thread when the time is over: makes `run` raise."""
     call: Callable[[float], Awaitable[Arrays]] | None = None
     """The same as a coroutine; cancelled when it does not end by itself."""
     champion: Mapping[str, Array] | None = None
