@@ -89,7 +89,9 @@ def test_code_that_takes_anything_gets_keys_too(value: object) -> None:
             continue  # no column can hold it
         columns = {"x": [1.0, 2.0], "who": sent}
         open_rows = OpenReader(["who"]).read(json.dumps(columns).encode())
-        body = oip.body(oip.tensor("x", "FP64", [2], [1, 2]), oip.tensor("who", datatype, [2], sent))
+        body = oip.body(
+            oip.tensor("x", "FP64", [2], [1, 2]), oip.tensor("who", datatype, [2], sent)
+        )
         tensors, _ = OipReader(None, ["who"]).read(body)
         assert list(open_rows.fields) == list(tensors.fields) == ["x", "who"]
         for name, array in open_rows.fields.items():
