@@ -128,6 +128,9 @@ class _Table:
 def _fit(field: Field, column: Cells) -> Array:
     """The column as an array of the field. Raises BadInput."""
     values, missing = _shaped(field, column)
+    if not values.size:
+        # Of lists without anything in them the type may not be known, and nothing can be missing.
+        return values.astype(field.numpy_dtype)
     if missing is not None:
         if not (field.allow_missing and field.numpy_dtype.kind == "f"):
             raise _refusal(field, missing, None)
