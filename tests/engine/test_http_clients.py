@@ -282,7 +282,10 @@ def test_a_stop_answers_what_has_begun(tmp_path: Path) -> None:
         ):
             answer = connection.answer()
             check(kind, number, answer)
-            assert answer.headers["connection"] == "close"
+            if (
+                connection is not batch
+            ):  # it may have been answered before the engine heard of its end
+                assert answer.headers["connection"] == "close"
             assert connection.end() == b""
         for kind, number in (("thread", 4), ("get", 5), ("hot", 6)):
             check(kind, number, queue.answer())
