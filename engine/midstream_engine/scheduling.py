@@ -29,11 +29,11 @@ _BEAT_NS = 400_000
 _THREADS = 2
 """Of the metronome, one half of a beat apart."""
 
-_ROUND = 250
-"""Beats that a thread waits for in one call into the C library: 0.1 s."""
+_ROUND = 1000
+"""Beats that a thread waits for in one call into the C library: 0.4 s. Between two it needs the interpreter's lock."""
 
 _AFTER_SECONDS = 0.1
-"""How long the metronome goes on: what follows at once, a swap or the next load, is told to others and fetched."""
+"""How long the metronome goes on at least: what follows, a swap or the next load, is told to others and fetched."""
 
 _UNBUFFERED = 2
 """`_IONBF` of glibc and musl."""
@@ -108,9 +108,9 @@ class Metronome:
     wakes whose turns are short, the kernel looks again who is owed time. One such thread is not enough: it may come
     while the loading thread has just begun its turn, and then waits as long as the one that answers.
 
-    The threads wait in the C library, without the interpreter's lock, and sleep from 0.1 s after the last one has
-    left until the next one enters. Enter it from a thread with the priority of those that answer; it may be entered
-    again before it is left. Does nothing where there are no timers that can be read, which are Linux's.
+    The threads wait in the C library, without the interpreter's lock, and sleep from some tenths of a second after
+    the last one has left until the next one enters. Enter it from a thread with the priority of those that answer; it
+    may be entered again before it is left. Does nothing where there are no timers that can be read, which are Linux's.
     """
 
     def __init__(self, libc: str | None = None) -> None:

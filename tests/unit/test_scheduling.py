@@ -120,8 +120,11 @@ def test_the_metronome_beats_until_the_last_one_leaves(
 
 
 @needs_timers
-def test_the_metronome_is_not_woken_while_nothing_loads(metronome: Metronome) -> None:
+def test_the_metronome_is_not_woken_while_nothing_loads(
+    metronome: Metronome, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Some time after leaving, its timers are off: nothing is left that could wake its threads."""
+    monkeypatch.setattr(scheduling, "_ROUND", 3)
     with metronome:
         assert len(metronome.timers) == 2
 
