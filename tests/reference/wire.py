@@ -150,7 +150,7 @@ def pack(body: bytes, encoding: str) -> bytes:
     """A body as Content-Encoding has it."""
     match encoding:
         case "gzip":
-            return gzip.compress(body, 1)
+            return gzip.compress(body, 1, mtime=0)
         case "deflate":
             return zlib.compress(body, 1)
         case "zstd":
