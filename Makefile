@@ -96,12 +96,16 @@ e2e-local: ## Bring the shared cluster up, build and load the images, and run te
 	    $(MAKE) test-cluster LOAD_IMAGES="$$cluster load" REGISTRY="$${REGISTRY:-10.245.0.1:5000}"
 
 ##@ Now and then
-.PHONY: bench soak train lock clean
+.PHONY: bench soak fuzz train lock clean
 bench: setup-dev ## Compare the engine with a floor and with MLServer (minutes; wants a quiet machine)
 	@scripts/environment.sh bench
 	@$(BIN)/python -m benchmarks $(ARGS)
 soak: setup-dev ## Run the long tests
 	@$(BIN)/pytest tests/soak --timeout=7200 $(ARGS)
+fuzz: setup-dev ## Run 200,000 fuzzed requests and 3,000 random pipelines (SEED=number, ARGS='--count 1000000')
+	@set -e; seed=$${SEED:-$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(10**9))')}; \
+	    PYTHONPATH=tests $(BIN)/python -m fuzz --seed "$$seed" $(ARGS); \
+	    MIDSTREAM_EXAMPLES=3000 $(BIN)/pytest tests/engine/test_properties.py --hypothesis-seed="$$seed" --timeout=3600
 train: ## Train the example's models anew
 	@scripts/environment.sh train
 	@$(BIN)/python examples/house-price/train.py
