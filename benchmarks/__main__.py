@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import machine, peers, pipelines, shadow, swap, throughput
+from benchmarks import crashing, machine, peers, pipelines, shadow, swap, throughput
 from benchmarks.machine import Missing
 from benchmarks.report import Verdict
 from midstream_api import __version__
 
-_WHAT = ("throughput", "pipelines", "shadow", "swap")
+_WHAT = ("throughput", "pipelines", "crashing", "shadow", "swap")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +56,8 @@ def _run(options: argparse.Namespace) -> list[Verdict]:
         verdicts += throughput.report(rounds)
     if options.what in (None, "pipelines"):
         verdicts += pipelines.run(rounds=options.rounds, seconds=options.seconds)
+    if options.what in (None, "crashing"):
+        verdicts += crashing.run(rounds=options.rounds, seconds=options.seconds)
     if options.what in (None, "shadow"):
         verdicts += shadow.run(rounds=options.rounds)
     if options.what in (None, "swap"):
