@@ -11,6 +11,7 @@ from midstream_engine.batch import Batch
 from midstream_engine.errors import BadInput
 from midstream_engine.formats.columns import MAX_ROWS
 from midstream_engine.formats.jsontext import parse_body
+from midstream_engine.formats.open_rows import MAX_FIELDS
 from midstream_engine.formats.values import SHOWN, kind_said
 from midstream_engine.oip.asked import Asked, AskedOutput
 from midstream_engine.oip.datatypes import DATATYPES
@@ -50,6 +51,11 @@ class OipReader:
             raise BadInput(
                 f"inputs: expected a list of input tensors, got {_got(listed)}; {self._expected()}",
                 reason="NotInferenceRequest",
+            )
+        if len(listed) > MAX_FIELDS:
+            raise BadInput(
+                f"inputs: there are {len(listed)}; at most {MAX_FIELDS} fit in one request",
+                reason="WrongFields",
             )
         tail = Tail(body, json_length)
         found: dict[str, Array] = {}
