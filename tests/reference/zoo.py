@@ -16,8 +16,8 @@ from reference.values import Column
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 FLOATS = ("float16", "float32", "float64")
-SUMS = ("float32", "float64", "int32", "int64")
-"""What onnxruntime adds up."""
+SUMS = ("float16", "float32", "int32", "int64")
+"""What can be added up so that the order of the values is not seen: it depends on where in memory they are."""
 
 
 class Output(NamedTuple):
@@ -245,16 +245,22 @@ class _Maker:
                 self._sum(sources, column.dtype)
 
     def _sum(self, sources: Sequence[tuple[str, Column]], dtype: str) -> None:
+        floats = dtype.startswith("float")
+        wide = "float64" if floats else dtype
         total = ""
         for source, column in sources:
             axes = np.arange(len(column.shape)) + (not self._single)
-            each = source
+            each = self._add("Cast", [source], to=DTYPES[wide]) if floats else source
             if len(axes):
-                each = self._add("ReduceSum", [source, self._constant(axes, "int64")], keepdims=0)
+                each = self._add("ReduceSum", [each, self._constant(axes, "int64")], keepdims=0)
             last = self._constant([int(not self._single)], "int64")
             one = self._add("Unsqueeze", [each, last])
             total = self._add("Add", [total, one]) if total else one
-        self._add("Mul", [total, self._given(dtype)], self._output.name)
+        if floats:
+            total = self._add("Mul", [total, self._given(wide)])
+            self._add("Cast", [total], self._output.name, to=DTYPES[dtype])
+        else:
+            self._add("Mul", [total, self._given(dtype)], self._output.name)
 
     def _add(self, operator: str, taken: Sequence[str], name: str = "", **attributes: Any) -> str:
         name = name or f"{self._output.name}_{len(self.nodes)}"
