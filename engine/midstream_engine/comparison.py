@@ -165,4 +165,7 @@ def _size(array: Array) -> int:
 
 
 def _size_of_object(value: Any) -> int:
-    return int(value.nbytes) if isinstance(value, np.ndarray) else 50 + len(value)
+    """Of text, of None where text has holes, and of a row that has a shape of its own."""
+    if isinstance(value, np.ndarray):
+        return _size(value)
+    return 0 if value is None else 50 + len(value)

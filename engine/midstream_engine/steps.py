@@ -17,7 +17,7 @@ from midstream_engine.errors import SidekickFailed, StepFailed
 from midstream_engine.schema import Array, Field
 from midstream_engine.sessions import Arrays
 from midstream_engine.split import Chooser, keys_of
-from midstream_engine.units import OnnxUnit, Unit, conformed, stacked
+from midstream_engine.units import OnnxUnit, Unit, conformed, rows_of, stacked
 
 
 @dataclass(slots=True)
@@ -140,7 +140,7 @@ class SplitStep:
         answers = yield [
             Work(
                 self.variants[index],
-                {name: array[where] for name, array in fields.items()},
+                {name: rows_of(array, where) for name, array in fields.items()},
                 len(where),
             )
             for index, where in parts

@@ -13,7 +13,7 @@ import numpy as np
 
 from midstream_api.engineconfig import ResolvedModel
 from midstream_api.model import Batching, InputField, Missing
-from midstream_engine.errors import LoadError, RequestError, SidekickFailed, StepFailed
+from midstream_engine.errors import BadInput, LoadError, RequestError, SidekickFailed, StepFailed
 from midstream_engine.schema import Array, Field, list_fields, shape_text
 from midstream_engine.sessions import Arrays, Session, by_row, explain, run_bounded
 
@@ -43,6 +43,8 @@ class OnnxUnit:
     output_names: list[str]
     single: bool = False
     """The model knows no batches: it runs once for each row."""
+    texts: bool = False
+    """Some inputs are text. onnxruntime takes any object for text: what is none has to be found before."""
     row_ns: float = 0.0
     """What one row took at warm-up."""
 
@@ -52,13 +54,16 @@ class OnnxUnit:
         return next((each.batch for each in self.inputs if each.batch is not None), None)
 
     def run(self, fields: Arrays, rows: int) -> Arrays:
-        """Outputs by name, in the order of `outputs`. Raises StepFailed."""
+        """Outputs by name, in the order of `outputs`. Raises StepFailed, and BadInput for rows of different shapes."""
         if self.single:
             return self._run_each(fields, rows, None)
         feed = {tensor: fields[name] for tensor, name in self.feeds}
+        if self.texts:
+            self._check_even(fields)
         try:
             found = self.session.run(self.output_names, feed)
         except Exception as error:
+            self._check_even(fields)
             raise StepFailed(f"{self.where}: {explain(error)}") from error
         if len(found) == 1 and found[0].shape[:1] == (rows,):
             return {self.output_names[0]: found[0]}
@@ -68,8 +73,25 @@ class OnnxUnit:
         """The same, but stopped after `seconds`."""
         if self.single:
             return self._run_each(fields, rows, seconds)
+        self._check_even(fields)
         feed = {tensor: fields[name] for tensor, name in self.feeds}
         return self._checked(self._bounded(feed, seconds), rows)
+
+    def _check_even(self, fields: Arrays) -> None:
+        """Raise BadInput where rows have shapes of their own: that is known of the step before only when it answers."""
+        for _, name in self.feeds:
+            array = fields[name]
+            if not is_uneven(array):
+                continue
+            shapes = [row.shape for row in array]
+            row = next((n for n, shape in enumerate(shapes) if shape != shapes[0]), 0)
+            raise BadInput(
+                f"{self.where}: input {name!r} has the shape {list(shapes[row])} in row {row} and {list(shapes[0])} in "
+                "row 0, and no tensor holds both; send one row in a request",
+                reason="RaggedOutput",
+                field=name,
+                row=row,
+            )
 
     def _bounded(self, feed: Arrays, seconds: float, of: float | None = None) -> list[Array]:
         """of: the seconds that all rows share, where they run one by one."""
@@ -173,6 +195,22 @@ def stacked(column: Sequence[Array]) -> Array:
     return ragged
 
 
+def is_uneven(array: Array) -> bool:
+    """Whether a column is as `stacked` makes it of rows that have different shapes."""
+    return (
+        array.dtype == object
+        and array.ndim == 1
+        and bool(len(array))
+        and isinstance(array[0], np.ndarray)
+    )
+
+
+def rows_of(array: Array, where: Array) -> Array:
+    """Some rows of a column: as one array where these have the same shape, though others have not."""
+    part = array[where]
+    return stacked(list(part)) if is_uneven(part) else part
+
+
 def _row_of(array: Array, row: int) -> Array:
     """One row as an array, also where it is a single value, or rows have shapes of their own."""
     value = array[row, ...]
@@ -195,6 +233,10 @@ def conformed(
         array = found.get(field.name)
         if array is None:
             raise error(f"{who} {', '.join(map(repr, found)) or 'nothing'}, wanted is {field}")
+        if is_uneven(array):
+            rows = [conformed({field.name: row[np.newaxis]}, (field,), who, error) for row in array]
+            outputs[field.name] = stacked([row[field.name][0, ...] for row in rows])
+            continue
         shape = array.shape[1:]
         if not field.accepts(shape):
             if shape == () and field.accepts((1,)):
@@ -283,6 +325,7 @@ def bind_onnx(where: str, variant: str | None, model: ResolvedModel, session: Se
         feeds=tuple(feeds),
         output_names=[field.name for field in given],
         single=single,
+        texts=any(field.dtype == "string" for field in inputs),
     )
 
 

@@ -3,7 +3,7 @@
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,6 @@ from reference.wire import Sent
 
 _IN_THREADS = 5
 """Each fifth block runs as what takes long does."""
-
-
-REPORTED = ("object of type 'NoneType' has no len()",)
-"""How tracebacks end of defects that `tests/engine/test_fuzz_reported.py` shows: no findings until they are mended."""
 
 
 @dataclass(frozen=True)
@@ -107,16 +103,9 @@ class Campaign:
             answers = self._engine.infer(sents, in_threads=in_threads)
         told = tuple(dict.fromkeys(defects))
         return [
-            Tried(number, chosen, sent, _unless_reported(judged(chosen, answer), told), told)
+            Tried(number, chosen, sent, judged(chosen, answer), told)
             for number, sent, answer in zip(numbers, sents, answers, strict=True)
         ]
-
-
-def _unless_reported(verdict: Verdict, defects: Sequence[str]) -> Verdict:
-    known = all(defect.strip().endswith(REPORTED) for defect in defects)
-    if verdict.reason == "InternalError" and defects and known:
-        return verdict._replace(finding=None)
-    return verdict
 
 
 class _Defects(logging.Handler):

@@ -172,8 +172,10 @@ def test_tallies_add_up() -> None:
 
 
 def test_size_counts_what_arrays_keep() -> None:
-    """Strings and ragged rows count with what they hold, not as pointers alone."""
+    """Strings and ragged rows count with what they hold, not as pointers alone; None among strings holds nothing."""
     assert 24 == size_of({"a": floats(1, 2)}, {"b": floats(1, 2, dtype="float64")})
     assert size_of({"a": texts("x" * 1000, "y" * 1000)}) > 2000
     assert size_of({"a": ragged(np.zeros(1000), np.zeros(500))}) > 12_000
+    assert size_of({"a": ragged(texts("x" * 1000), texts("y" * 1000, "z"))}) > 2000
+    assert size_of({"a": texts("x" * 1000, None)}) == size_of({"a": texts("x" * 1000, "")}) - 50
     assert 0 == size_of()
