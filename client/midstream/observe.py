@@ -114,7 +114,8 @@ def place(resolved: Resolved, reason: str, message: str) -> FieldPath:
         if (found := message.find(whole)) >= 0:
             named.append((found, -len(whole), _part(one, reason)))
         if whole != step and (found := message.find(step)) >= 0:
-            named.append((found, -len(step), one.at[:3]))
+            at = (*one.at[:4], "options") if reason == "InvalidOptions" else one.at[:3]
+            named.append((found, -len(step), at))
     # Who is named first is to blame; of names that begin there, the one that says most.
     return min(named)[2] if named else ("spec", "steps")
 

@@ -29,6 +29,7 @@ from midstream_engine.errors import LoadError, RequestError
 from midstream_engine.events import Emit
 from midstream_engine.expressions.scope import Scope, StepScope
 from midstream_engine.flow import is_plain, run_here
+from midstream_engine.options import check_options
 from midstream_engine.schema import Field
 from midstream_engine.sessions import SessionPool, zeros
 from midstream_engine.steps import Run, ShadowStep, SplitStep, Step
@@ -107,6 +108,7 @@ class Loader:
         try:
             steps = tuple(assemble(step, bind) for step in document.steps)
             check_connected(steps)
+            check_options(document.steps, steps[0].inputs)
             rows = fixed_batch(steps)
             validator = _validator(document, steps)
             warm_ns = self._warm_up(document, steps, rows, stages, tell)

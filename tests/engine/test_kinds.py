@@ -128,6 +128,32 @@ def test_a_key_split_looks_the_value_up(tmp_path: Path, one: Path, two: Path) ->
         assert [18.0, 36.0, 18.0, 36.0] == [out["variable"][0] for out in outs(running.post(rows))]
 
 
+def test_an_option_that_never_matches_is_refused(tmp_path: Path, one: Path, two: Path) -> None:
+    """Where a model says what type the key is; the message has what to write."""
+    code = python(
+        "def process(inputs):\n    return {'tensor': [[1.0] * 18] * len(inputs['kind'])}\n",
+        inputs=[{"name": "kind", "dtype": "int64"}],
+        outputs=[{"name": "tensor", "dtype": "float32", "shape": [18]}],
+    )
+    spec = split(
+        {"name": "a", "model": onnx(one)},
+        {"name": "b", "model": onnx(two)},
+        key="kind",
+        options={"1": "a", "02": "b"},
+        default="a",
+    )
+    spec["steps"].insert(0, {"name": "make", "model": code})
+    config = ConfigFolder(tmp_path / "config")
+    config.write(revision(spec))
+    with engine(tmp_path) as running:
+        refused = running.wait("refused")
+        assert "InvalidOptions" == refused["reason"]
+        assert (
+            "step 'predict': the option '02' of the split never matches, because no value of 'kind' (int64) "
+            "has this text; write '2'"
+        ) == refused["message"]
+
+
 def test_variants_with_other_outputs_are_refused(tmp_path: Path, one: Path) -> None:
     """The message names both variants and what each gives."""
     other = models.linear(tmp_path / "other.onnx", input_name="tensor", output_name="price")

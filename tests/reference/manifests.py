@@ -1,7 +1,7 @@
 """Random pipelines of all kinds of steps, and random rows for them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Drawn:
             if found is None:
                 break
             columns = found
+        steps = [_with_options_that_match(step, steps[0].takes) for step in steps]
         return Pipeline(tuple(steps), self._checks(steps))
 
     def _comes(self, step: Step, columns: tuple[Column, ...]) -> tuple[Column, ...] | None:
@@ -261,6 +262,17 @@ class Drawn:
 
 def _plain(columns: Sequence[Column]) -> tuple[Column, ...]:
     return tuple(column._replace(missing=False) for column in columns)
+
+
+def _with_options_that_match(step: Step, takes: Sequence[Column] | None) -> Step:
+    """An engine refuses others where it knows the field's type; without any the split has another key."""
+    column = next((each for each in takes or () if each.name == step.key), None)
+    if column is None or (column.dtype == "string" and not column.shape):
+        return step
+    known = {"bool": ("true",), **dict.fromkeys(zoo.FLOATS, ("1", "2.5", "0.1"))}
+    texts = known.get(column.dtype, ("1",)) if not column.shape else ()
+    options = {text: name for text, name in step.options.items() if text in texts}
+    return replace(step, options=options) if options else replace(step, key="who")
 
 
 NAMES = ("f0", "f1", "a.b/c:d", "in", "f-2")

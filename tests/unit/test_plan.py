@@ -251,6 +251,7 @@ def test_code_in_the_manifest_is_not_fetched() -> None:
             "steps[1].split.variants[1].model",
         ),
         ("FixedBatch", "step 'b': a split gives its variants some", "steps[1]"),
+        ("InvalidOptions", "step 'b': the option '01' of", "steps[1].split.options"),
         ("NamesDoNotConnect", "step 'c' takes 'x', step 'b' before it gives 'y'", "steps[2]"),
         ("InvalidValidation", "validation 'low', column 3 of 'x': no", "validations[1].failWhen"),
         ("WarmupFailed", "warm-up failed: out of memory", "steps"),
