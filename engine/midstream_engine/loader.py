@@ -344,6 +344,7 @@ def _validator(document: RevisionDocument, steps: tuple[Step, ...]) -> Validator
             StepScope.of(resolved, step.outputs)
             for resolved, step in zip(document.steps, steps, strict=True)
         ),
+        routing_fields(steps),
     )
     return compile_validations(document.validations, scope)
 

@@ -215,3 +215,18 @@ def test_a_model_in_two_steps_is_named_by_its_step() -> None:
         compile_validations(
             [Validation(name="a", expression="rf.outputs[0][0] < 1")], Scope(INPUTS, tuple(steps))
         )
+
+
+def test_a_field_of_a_split_alone_has_nothing_to_check() -> None:
+    """The message says why it is not there; where code takes whatever comes it is one field of many."""
+    text = 'in.tensor[0] < 1 and in.user == "x"'
+    steps = (StepScope("predict", ANSWER, ((None, "rf"),)),)
+    checks = [Validation(name="a", expression=text)]
+    with pytest.raises(LoadError) as caught:
+        compile_validations(checks, Scope(INPUTS[:1], steps, ("session", "user")))
+    assert "InvalidValidation" == caught.value.reason
+    assert (
+        f"validation 'a', column 22 of {text!r}: 'user' is a field that only a split looks at: its type is not known, "
+        "and rows may leave it out; validations read what models take: 'tensor' (float32[3])"
+    ) == caught.value.message
+    assert compile_validations(checks, Scope(None, steps, ("user",)))

@@ -41,6 +41,8 @@ class Scope:
 
     inputs: Fields
     steps: tuple[StepScope, ...]
+    routing: tuple[str, ...] = ()
+    """Fields that splits ask for and no model takes: rows may leave them out, and nobody says their types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Resolver:
     def resolve(self, reference: Reference) -> tuple[int, Field | None]:
         match reference.root:
             case "in":
+                self._refuse_routing(reference)
                 return _IN, _found(reference, self.scope.inputs, "the pipeline takes")
             case "out":
                 return _OUT, _found(reference, self.scope.steps[-1].outputs, "the pipeline gives")
@@ -63,6 +66,14 @@ class Resolver:
                 step = self._of_model(reference)[0]
         source = _found(reference, step.outputs, f"step {step.name!r} gives")
         return self.slots.setdefault(step.name, _STEPS + len(self.slots)), source
+
+    def _refuse_routing(self, reference: Reference) -> None:
+        if self.scope.inputs is not None and reference.field in self.scope.routing:
+            raise ExpressionError(
+                f"{reference.field!r} is a field that only a split looks at: its type is not known, and rows may leave "
+                f"it out; validations read what models take: {list_fields(self.scope.inputs)}",
+                reference.column,
+            )
 
     def _step(self, reference: Reference) -> StepScope:
         for step in self.scope.steps:
