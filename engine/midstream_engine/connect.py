@@ -61,7 +61,7 @@ def assemble(resolved: ResolvedStep, bind: Bind) -> Step:
         step.outputs = units[0].outputs
     else:
         step = ModelStep(name=resolved.name, unit=units[0], outputs=units[0].outputs)
-    step.inputs = _taken(units)
+    step.inputs = _taken(units, led=resolved.shadow is not None)
     return step
 
 
@@ -137,8 +137,11 @@ def _numbers(source: Field, wanted: Field) -> bool:
     return "string" not in (source.dtype, wanted.dtype) and wanted.dtype != "bool"
 
 
-def _taken(units: Sequence[Unit]) -> tuple[Field, ...] | None:
-    """All fields that any of the units takes; a Python model that declares none gets these. None when all are such."""
+def _taken(units: Sequence[Unit], *, led: bool) -> tuple[Field, ...] | None:
+    """All fields that any of the units takes; a Python model that declares none gets these. None when all are such.
+
+    led: the first is a champion, whose word on missing values counts. Raises LoadError.
+    """
     found: dict[str, tuple[Field, Unit]] = {}
     for unit in units:
         for field in unit.inputs or ():
@@ -149,9 +152,22 @@ def _taken(units: Sequence[Unit]) -> tuple[Field, ...] | None:
                     f"{other.where} takes {known}, {unit.where} takes {field}; models of one step get the same rows, "
                     f"so rename one with `inputs: [{{name: …}}]`",
                 )
-            if known.allow_missing and not field.allow_missing:
-                found[field.name] = (replace(known, allow_missing=False), other)
+            if known.allow_missing != field.allow_missing:
+                _refuse_half_allowed(known, (other, unit), units[0] if led else None)
     return tuple(field for field, _ in found.values()) or None
+
+
+def _refuse_half_allowed(field: Field, pair: tuple[Unit, Unit], champion: Unit | None) -> None:
+    """The first of a pair has the field as it is, the other one allows what it forbids, or forbids what it allows."""
+    first, other = pair
+    if first is champion and not field.allow_missing:
+        return  # callers send what it takes; that a challenger would take more is no matter
+    allows, forbids = (first, other) if field.allow_missing else (other, first)
+    raise LoadError(
+        "NamesDoNotConnect",
+        f"{allows.where} has `missing: Allow` on {field}, {forbids.where} has not; models of one step get the same "
+        "rows, so set it on both or on neither",
+    )
 
 
 def _agreed(units: Sequence[Unit]) -> tuple[Field, ...] | None:
