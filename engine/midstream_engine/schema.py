@@ -79,11 +79,21 @@ def list_fields(fields: Iterable[Field]) -> str:
     return ", ".join(str(field) for field in fields) or "nothing"
 
 
-def differences(old: tuple[Field, ...], new: tuple[Field, ...], what: str) -> list[str]:
+def differences(
+    old: tuple[Field, ...] | None, new: tuple[Field, ...] | None, what: str
+) -> list[str]:
     """Sentences on what differs between two schemas; empty when a caller cannot tell them apart.
 
     Names, types and the known lengths of a row are compared; the order is not, because requests and answers go by name.
+    None is a schema that nobody has declared. Two of these are not compared; one and a declared one differ, because
+    nothing tells that they do not.
     """
+    if old is None or new is None:
+        if old is not None:
+            return [f"{what}s {list_fields(old)} were declared, and are not any more"]
+        return (
+            [] if new is None else [f"{what}s were not declared, and are now: {list_fields(new)}"]
+        )
     before = {field.name: field for field in old}
     after = {field.name: field for field in new}
     said = [f"{what} {before[name]} is gone" for name in before if name not in after]

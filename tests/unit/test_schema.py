@@ -51,6 +51,18 @@ def test_an_unknown_length_is_no_difference() -> None:
     assert [] == differences((unknown,), (PRICE,), "output")
 
 
+def test_what_is_declared_on_one_side_only_is_a_difference() -> None:
+    """Nobody can tell whether callers would notice; where neither side is declared nothing is compared."""
+    score = Field("score", "float64", ())
+    assert [
+        "outputs 'variable' (float32[1]), 'score' (float64) were declared, and are not any more"
+    ] == (differences((PRICE, score), None, "output"))
+    assert ["inputs were not declared, and are now: 'variable' (float32[1])"] == (
+        differences(None, (PRICE,), "input")
+    )
+    assert [] == differences(None, None, "output")
+
+
 def test_batch_and_missing_are_not_a_part_of_the_schema() -> None:
     """They decide which requests are taken, not what the fields are."""
     assert [] == differences(
