@@ -66,6 +66,15 @@ def fuzzed(folder: Path) -> list[Fuzzed]:
     after = onnx_model(folder, total, [Output("price", "times", ("total",), 2)], name="after")
     listed = (Column("x", "float32", (None,)),)
     above = onnx_model(folder, listed, [Output("y", "above", ("x",), 1)], name="above", single=True)
+    above_y = (Column("y", "float32", (None,)),)
+    twice, thrice = (
+        onnx_model(
+            *(folder, above_y, [Output("z", "times", ("y",), factor)]),
+            name=f"by_{factor}",
+            single=factor == 3,
+        )
+        for factor in (2, 3)
+    )
     taking = code_model(zoo.times(3), name="taking", takes=house, gives=house)
     open_code = code_model(zoo.times(2), name="open")
     totals = code_model(zoo.TOTALS, name="totals")
@@ -94,6 +103,17 @@ def fuzzed(folder: Path) -> list[Fuzzed]:
         Fuzzed("odd names", Pipeline((one(same(odd)),)), odd),
         Fuzzed("without batches", Pipeline((one(same(every, single=True)),)), every),
         Fuzzed("ragged", Pipeline((one(above),)), listed),
+        Fuzzed(
+            "ragged between steps",
+            Pipeline(
+                (
+                    one(above),
+                    Step("s1", "split", (Place(twice, "a"), Place(thrice, "b")), hash_key="who"),
+                )
+            ),
+            listed,
+            keys,
+        ),
         Fuzzed("four rows", Pipeline((one(_four(folder)),)), house, rows=4),
         Fuzzed("chain", Pipeline((one(scaled(1, "m1")), one(after, "s1"))), house),
         Fuzzed("random split", Pipeline((Step("s0", "split", variants),), checks), house),

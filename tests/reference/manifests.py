@@ -77,8 +77,8 @@ class Drawn:
 
     def _step(self, name: str, columns: tuple[Column, ...]) -> Step:
         kind = self._draw(st.sampled_from(("model", "split", "shadow")))
-        # Rows that differ in shape fit into no tensor: only what takes them one by one can come then.
-        single = self._ragged or self._draw(st.integers(0, 4)) == 0
+        # Rows that differ in shape fit into no tensor: what takes all at once refuses them.
+        single = self._draw(st.integers(0, 4)) < (4 if self._ragged else 1)
         if kind == "model":
             return Step(name, kind, (Place(self._model(columns, single=single)),))
         if kind == "shadow":
@@ -193,7 +193,7 @@ class Drawn:
 
     def _variants(self, columns: Sequence[Column], count: int, *, single: bool) -> list[Model]:
         """Models of equal outputs."""
-        if not single and self._draw(st.integers(0, 3)) == 0:
+        if not (single or self._ragged) and self._draw(st.integers(0, 3)) == 0:
             codes = [self._draw(st.sampled_from(CODES[:2])) for _ in range(count)]
             takes = self._some(columns)
             gives = _plain(takes)

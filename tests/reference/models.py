@@ -11,13 +11,14 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 
-from reference.values import Array, Column, Table, array_of, numpy_type
+from reference.values import Array, Column, Refused, Table, array_of, numpy_type
 
 
 class Runs(Protocol):
     """A model's part of a row's way."""
 
-    def run(self, table: Table) -> dict[str, list[Array]]: ...
+    def run(self, table: Table) -> dict[str, list[Array]]:
+        """Raises Refused for rows that it cannot take together."""
 
 
 @functools.cache
@@ -39,6 +40,9 @@ class Onnx:
         session = _session(self.path)
         names = [output.name for output in session.get_outputs()]
         rows = len(next(iter(table.values())))
+        for name in self.feeds.values():
+            if not self.single and len({value.shape for value in table[name]}) > 1:
+                raise Refused(f"{name}: rows differ in shape")
         columns: dict[str, list[Array]] = {name: [] for name in names}
         for row in range(rows):
             feed = {

@@ -18,7 +18,7 @@ from midstream_api.expression import parse
 from midstream_api.syntax import Reference, printed
 from reference import expressions
 from reference.models import conformed
-from reference.values import Array, Column, Table
+from reference.values import Array, Column, Refused, Table
 from reference.zoo import Model
 
 
@@ -142,7 +142,7 @@ Told = Sequence[Mapping[str, str]]
 
 
 def answered(pipeline: Pipeline, table: Table, told: Told) -> Expected:
-    """What comes out of a table when each split answers each row as told."""
+    """What comes out of a table when each split answers each row as told. Raises Refused."""
     rows = len(next(iter(table.values())))
     fields: dict[str, list[Array]] = {name: list(values) for name, values in table.items()}
     outputs = fields
@@ -157,7 +157,7 @@ def answered(pipeline: Pipeline, table: Table, told: Told) -> Expected:
             for place in step.places[1:]:
                 try:
                     shadows[place.name] = place.model.runs.run(fields)
-                except ValueError:  # what the zoo's code raises
+                except (ValueError, Refused):  # ValueError is what the zoo's code raises
                     shadows[place.name] = None
         by_step[step.name] = outputs
         if after is not None:
