@@ -1,14 +1,16 @@
 """What whole pipelines cost: Arrow against onnxruntime alone, and a split with validations against a bare model.
 
-Rounds are interleaved and compared within themselves, as in `throughput`; CPU time is that of the server's process
-tree per request. The bare model is measured twice in a round, and the ratio of the two is what noise alone makes (A/A).
+Turns of a second are compared with those beside them; CPU time is that of the server's process tree per request. The
+bare model is measured twice in a turn, and the ratio of the two is what noise alone makes (A/A).
 """
 
+import contextlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,7 @@ from benchmarks.wrk import Script
 from kit.checker import Checker
 
 _WARM_SECONDS = 1.0
+_TURN_SECONDS = 1.0
 _LEAST_ARROW = 0.7
 _MOST_CPU = 1.15
 
@@ -85,22 +88,33 @@ class Arrow(Engine):
         return np.array([out["variable"][0] for out in outs], np.float32)
 
 
-def _measure(peer: Engine, case: Case, checker: Checker, seconds: float) -> Measured:
+class _Running(NamedTuple):
+    """A server that is up, and the load for it."""
+
+    peer: Engine
+    server: Server
+    script: Script
+    clients: int
+
+    def timed(self, seconds: float) -> Measured:
+        cpu = machine.cpu_seconds(self.server.pid)
+        timing = self.script.run(self.server.port, clients=self.clients, seconds=seconds)
+        cpu = machine.cpu_seconds(self.server.pid) - cpu
+        return Measured(timing, cpu / max(1, timing.requests) * 1e6)
+
+
+@contextlib.contextmanager
+def _running(peer: Engine, case: Case, checker: Checker) -> Iterator[_Running]:
+    """Start a server, check its answers, and warm it up."""
     with peer.started(case.bodies[0]) as server, machine.folder() as folder:
         for rows in case.bodies:
             peer.check(server, rows, checker.expected("rf", rows)["variable"].reshape(-1))
-        return _timed(peer, case, server, folder, seconds)
-
-
-def _timed(peer: Engine, case: Case, server: Server, folder: Path, seconds: float) -> Measured:
-    bodies = [peer.body(rows) for rows in case.bodies]
-    accept = peer.content_type if isinstance(peer, Arrow) else ""
-    script = Script(folder / "wrk", peer.path, peer.content_type, bodies, accept=accept)
-    script.run(server.port, clients=case.clients, seconds=_WARM_SECONDS)
-    cpu = machine.cpu_seconds(server.pid)
-    timing = script.run(server.port, clients=case.clients, seconds=seconds)
-    cpu = machine.cpu_seconds(server.pid) - cpu
-    return Measured(timing, cpu / max(1, timing.requests) * 1e6)
+        bodies = [peer.body(rows) for rows in case.bodies]
+        accept = peer.content_type if isinstance(peer, Arrow) else ""
+        script = Script(folder / "wrk", peer.path, peer.content_type, bodies, accept=accept)
+        running = _Running(peer, server, script, case.clients)
+        running.timed(_WARM_SECONDS)
+        yield running
 
 
 def run(*, rounds: int, seconds: float) -> list[Verdict]:
@@ -113,13 +127,23 @@ def run(*, rounds: int, seconds: float) -> list[Verdict]:
         (Bare("engine again"), one),
         (Arrow(), thousand),
     ]
-    seen: dict[str, list[Measured]] = {}
-    for number in range(rounds):
-        turn = number % len(plan)
-        for peer, case in [*plan[turn:], *plan[:turn]]:
-            seen.setdefault(peer.name, []).append(_measure(peer, case, checker, seconds))
-        print(f"round {number + 1} of {rounds} done", flush=True)
-    alone = inprocess.measured()["1000 rows"][0]
+    seen: dict[str, list[Measured]] = {peer.name: [] for peer, _ in plan}
+    arrow: list[float] = []
+    alone: list[float] = []
+    # All are up all the time and take turns of a second: a machine that is slower for a while is so for all of them.
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(_running(peer, case, checker)) for peer, case in plan]
+        small, large = servers[:-1], servers[-1]
+        for number in range(rounds):
+            for turn in range(max(1, round(seconds))):
+                first = (number + turn) % len(small)
+                for each in [*small[first:], *small[:first]]:
+                    seen[each.peer.name].append(each.timed(_TURN_SECONDS))
+            for _ in range(2):
+                alone.append(inprocess.run_microseconds("1000 rows"))
+                seen[large.peer.name].append(found := large.timed(_TURN_SECONDS))
+                arrow.append(found.timing.rate * alone[-1] / 1e6)
+            print(f"round {number + 1} of {rounds} done", flush=True)
     print(f"\nwhole pipelines; medians of {rounds} rounds")
     lines = [
         (
@@ -132,11 +156,10 @@ def run(*, rounds: int, seconds: float) -> list[Verdict]:
         for peer, case in plan
     ]
     print(table(("peer", "case", "requests/s", "CPU us/request", "failed"), lines))
-    print(f"onnxruntime in process, 1000 rows: {1e6 / alone:,.0f} runs/s")
+    print(f"onnxruntime in process, 1000 rows: {1e6 / median(alone):,.0f} runs/s")
     base = [each.cpu for each in seen["engine"]]
     noise = [each.cpu / cpu for each, cpu in zip(seen["engine again"], base, strict=True)]
     cost = [each.cpu / cpu for each, cpu in zip(seen["split and validations"], base, strict=True)]
-    arrow = [each.timing.rate * alone / 1e6 for each in seen["Arrow"]]
     return [
         Verdict(
             "Arrow / onnxruntime in process, 1000 rows",

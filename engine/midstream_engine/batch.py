@@ -39,8 +39,8 @@ class VariantRef:
     sha256: str
 
 
-# Not frozen, as values would be: one is made with every request, and that costs three times as much when it is.
-@dataclass(slots=True)
+# Not frozen, as values would be: one is made with many requests, and that costs three times as much when it is.
+@dataclass(slots=True, eq=False)
 class Choice:
     """Which variant of a split answered each row."""
 
@@ -48,9 +48,11 @@ class Choice:
     variants: tuple[VariantRef, ...]
     picked: "np.ndarray[Any, np.dtype[np.intp]]"
     """Index into `variants` for each row, shape (rows,)."""
+    only: int | None = None
+    """The index in `picked`, where this was made once for all requests of a single row that say the same."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Checks:
     """What the validations said of each row."""
 
@@ -59,6 +61,8 @@ class Checks:
     """How each failure is written: `{"False": {"expr": "model.outputs[0][0] < 100"}}`."""
     failed: "np.ndarray[Any, np.dtype[np.bool_]]"
     """Shape (validations, rows)."""
+    only: bytes | None = None
+    """A byte for each validation, 1 where it failed, where this was made once for all requests of a single row."""
 
 
 @dataclass(slots=True)
@@ -72,7 +76,7 @@ class Result:
     """Of the answer, since the epoch."""
     elapsed: list[int] = field(default_factory=list)
     """Nanoseconds, first of reading the request, then of each step."""
-    choices: tuple[Choice, ...] = ()
+    choices: Sequence[Choice] = ()
     """One for each split step, in their order."""
     checks: Checks | None = None
     """None when the pipeline has no validations."""

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from midstream_engine.batch import Checks, Result
+from midstream_engine.batch import Result
 from midstream_engine.challenged import Challenged
 from midstream_engine.codec import Asked
 from midstream_engine.comparison import size_of
@@ -35,7 +35,7 @@ from midstream_engine.errors import (
     UnknownPipeline,
     UnsupportedMediaType,
 )
-from midstream_engine.flow import run_beside, run_here, run_plain
+from midstream_engine.flow import run_beside, run_here, run_one, run_plain
 from midstream_engine.formats.jsontext import dumps
 from midstream_engine.loader import Loaded
 from midstream_engine.manager import Manager
@@ -47,7 +47,6 @@ from midstream_engine.sessions import Arrays
 from midstream_engine.settings import Settings
 from midstream_engine.shadow import ShadowRunner
 from midstream_engine.steps import Run, SplitStep
-from midstream_engine.validations import Validator
 
 STATUS_CODES: dict[type[RequestError], int] = {
     BadInput: 400,
@@ -70,8 +69,6 @@ STATUS_CODES: dict[type[RequestError], int] = {
 
 _GRACE_SECONDS = 1.0
 """For a step that was told to stop."""
-
-_NONE: dict[str, Any] = {}
 
 _log = logging.getLogger(__name__)
 
@@ -126,8 +123,11 @@ class DataPlane:
                 return self._infer_beside(job)
             if revision.row_ns * batch.rows > self._settings.inline_ns:
                 return self._infer_in_thread(job)
-            way = run_plain if loaded.plain else run_here
-            return self._answer(job, way(loaded.steps, run))
+            if loaded.plain:
+                outputs = run_plain(loaded.steps, run)
+            else:
+                outputs = (run_one if batch.rows == 1 else run_here)(loaded.steps, run)
+            return self._answer(job, outputs)
         except RequestError as error:
             return self.refuse(error)
         except Exception as error:  # noqa: BLE001 - the last one who can turn a defect into an answer
@@ -180,13 +180,16 @@ class DataPlane:
             run.batch, outputs, time.time_ns() // 1_000_000, [job.read_ns, *run.elapsed]
         )
         if not loaded.plain:
-            result.choices = tuple(run.choices)
+            result.choices = run.choices
             result.shadows = run.shadows
             for choice in run.choices:
                 counts.chosen(choice)
         if loaded.validator is not None:
-            result.checks = checks = _checked(loaded.validator, run, outputs)
-            counts.checked(checks)
+            result.checks = checks = loaded.validator.check(
+                run.batch.fields, run.steps, outputs, rows, run.choices
+            )
+            if checks is not loaded.validator.passed:
+                counts.checked(checks)
         headers, body = job.asked.write(result)
         if job.challenged is None and job.asked.is_record:
             self.recent.add_body(body, rows)
@@ -358,12 +361,6 @@ def _kept_bytes(job: _Job, result: Result) -> int:
         + size_of(batch.fields, outputs, *(each for each in result.shadows.values() if each))
         + late * size_of(outputs)
     )
-
-
-def _checked(validator: Validator, run: Run, outputs: Arrays) -> Checks:
-    picked = {choice.step: choice.picked for choice in run.choices} if run.choices else _NONE
-    failed = validator.evaluate(run.batch.fields, run.steps, outputs, run.batch.rows, picked)
-    return Checks(validator.names, validator.failures, failed)
 
 
 def _check(revision: Revision, target: Target) -> None:

@@ -31,6 +31,19 @@ def run_plain(steps: Sequence[Any], run: Run) -> Arrays:
     return fields
 
 
+def run_one(steps: Sequence[Any], run: Run) -> Arrays:
+    """All steps of nothing but ONNX models with a batch of one row, at once: it has no parts to go different ways."""
+    fields = run.batch.fields
+    elapsed = run.elapsed
+    for step in steps:
+        start = time.perf_counter_ns()
+        unit = step.unit_for_one(run)
+        fields = _step_here(step, fields, run, None) if unit is None else unit.run(fields, 1)
+        elapsed.append(time.perf_counter_ns() - start)
+        run.steps[step.name] = fields
+    return fields
+
+
 def run_here(steps: Sequence[Step], run: Run, seconds: float | None = None) -> Arrays:
     """All steps in the caller's thread. Raises RequestErrors.
 
@@ -38,30 +51,26 @@ def run_here(steps: Sequence[Step], run: Run, seconds: float | None = None) -> A
     """
     fields = outputs = run.batch.fields
     before: Step | None = None
-    # The most frequent kind of request, without what several parts of a batch need.
-    quick = run.batch.rows == 1 and seconds is None
     for step in steps:
         if before is not None:
             fields = handed_on(outputs, before, step)
         start = time.perf_counter_ns()
-        if quick:
-            unit = step.unit_for_one(run)
-            if unit is not None:
-                outputs = unit.run(fields, 1)  # type: ignore[union-attr]
-                before = _done(step, run, start, outputs)
-                continue
-        flow = step.flow(fields, run)
-        try:
-            work: Any = next(flow)
-            while True:
-                work = flow.send([_here(each, seconds) for each in work])
-        except StopIteration as done:
-            outputs = done.value
-        except BaseException:
-            flow.close()  # gives up now what it has begun, not when the error has been forgotten
-            raise
+        outputs = _step_here(step, fields, run, seconds)
         before = _done(step, run, start, outputs)
     return outputs
+
+
+def _step_here(step: Step, fields: Arrays, run: Run, seconds: float | None) -> Arrays:
+    flow = step.flow(fields, run)
+    try:
+        work: Any = next(flow)
+        while True:
+            work = flow.send([_here(each, seconds) for each in work])
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    except BaseException:
+        flow.close()  # gives up now what it has begun, not when the error has been forgotten
+        raise
 
 
 def _here(work: Work, seconds: float | None) -> Arrays:

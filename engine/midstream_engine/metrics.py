@@ -82,8 +82,8 @@ class Counts:
 
     def chosen(self, choice: Choice) -> None:
         counts = self.variant_rows
-        if choice.picked.size == 1:
-            key = (choice.step, choice.variants[choice.picked.item()].name)
+        if choice.only is not None:
+            key = (choice.step, choice.variants[choice.only].name)
             counts[key] = counts.get(key, 0) + 1
             return
         rows = np.bincount(choice.picked, minlength=len(choice.variants)).tolist()

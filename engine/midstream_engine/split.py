@@ -43,6 +43,7 @@ class Chooser:
         "_seeds",
         "_sole",
         "_sum",
+        "_weighed",
         "field",
         "names",
     )
@@ -75,10 +76,6 @@ class Chooser:
         self._bounds = list(accumulate(weights))
         self._sum = sum(weights)
         self._random = random
-        # What is chosen for one row: made once, for a request of one row is the most frequent one.
-        self._rows = [np.array([number], dtype=np.intp) for number in range(len(variants))]
-        for row in self._rows:
-            row.setflags(write=False)
         self._seeds = [
             (number, weight, blake2b(name.encode() + b"\0", digest_size=8))
             for number, (name, weight) in enumerate(variants)
@@ -86,6 +83,8 @@ class Chooser:
         ]
         # With one variant to choose from nothing is left to chance, and no key needs a hash.
         self._sole = self._seeds[0][0] if key is None and len(self._seeds) == 1 else None
+        self._weighed = self._sole is None and self.field is None
+        """Nothing but a random number decides."""
         self._options: dict[str, int] | None = None
         self._default = 0
         if key is not None:
@@ -114,14 +113,16 @@ class Chooser:
             return np.fromiter(map(self._option, keys), np.intp, rows)
         if literal is not None:
             return np.full(rows, self._at(literal), dtype=np.intp)
-        if rows == 1:
-            if self.field is None or keys is None:
-                return self._rows[self._at(self._random())]
-            return self._rows[self._of(keys[0], {})]
         if self.field is None or keys is None:
             return np.fromiter((self._at(self._random()) for _ in range(rows)), np.intp, rows)
         known: dict[str, int] = {}
         return np.fromiter((self._of(key, known) for key in keys), np.intp, rows)
+
+    def choose_one(self, keys: Sequence[Any] | None = None, literal: float | None = None) -> int:
+        """The same for a single row, without an array around it: a request of one row is the most frequent one."""
+        if self._weighed and literal is None:
+            return bisect_right(self._bounds, self._random() * self._sum)
+        return self.choose(1, keys, literal).item()
 
     def _at(self, number: float) -> int:
         """The variant at a number from 0.0 to 1.0 of the cumulated weights; a bound belongs to the variant above it."""

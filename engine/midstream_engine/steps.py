@@ -112,6 +112,13 @@ class SplitStep:
     chooser: Chooser
     inputs: tuple[Field, ...] | None = None
     outputs: tuple[Field, ...] | None = None
+    _single: tuple[Choice, ...] = field(init=False)
+    """What is chosen for one row, by its variant: made once, for a request of one row is the most frequent one."""
+
+    def __post_init__(self) -> None:
+        self._single = tuple(
+            _of_one(self.name, self.refs, index) for index in range(len(self.refs))
+        )
 
     @property
     def units(self) -> list[Unit]:
@@ -121,18 +128,23 @@ class SplitStep:
     def waits(self) -> bool:
         return any(not isinstance(unit, OnnxUnit) for unit in self.variants)
 
-    def unit_for_one(self, run: Run) -> Unit | None:
-        # Variants are ONNX models here, whose outputs have one order.
-        picked = self.chooser.choose(1, self._keys(run.batch), run.literal)
-        run.choices.append(Choice(self.name, self.refs, picked))
-        return self.variants[picked.item()]
+    def unit_for_one(self, run: Run) -> Unit:
+        chooser = self.chooser
+        keys = None if chooser.field is None else self._keys(run.batch)
+        index = chooser.choose_one(keys, run.literal)
+        run.choices.append(self._single[index])
+        return self.variants[index]
 
     def flow(self, fields: Arrays, run: Run) -> Flow:
         rows = run.batch.rows
+        if rows == 1:
+            unit = self.unit_for_one(run)
+            (outputs,) = yield [Work(unit, fields, rows)]
+            return self._named(outputs)
         picked = self.chooser.choose(rows, self._keys(run.batch), run.literal)
         run.choices.append(Choice(self.name, self.refs, picked))
         first = picked.item(0)
-        if rows == 1 or (picked == first).all():
+        if (picked == first).all():
             (outputs,) = yield [Work(self.variants[first], fields, rows)]
             return self._named(outputs) if first else outputs
         parts = [(index, np.flatnonzero(picked == index)) for index in range(len(self.variants))]
@@ -177,6 +189,12 @@ class SplitStep:
                     f"{units[0].where} gives {', '.join(named[0])}, {unit.where} gives {', '.join(outputs)}; "
                     "variants of a split give the same outputs"
                 )
+
+
+def _of_one(step: str, refs: tuple[VariantRef, ...], index: int) -> Choice:
+    picked = np.array([index], dtype=np.intp)
+    picked.setflags(write=False)
+    return Choice(step, refs, picked, index)
 
 
 @dataclass(slots=True, eq=False)

@@ -5,7 +5,7 @@ Validations change no answer, and evaluating them raises nothing: a row that a v
 Which rows to refuse, count or record is not known here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from midstream_api.expression import Expression, ExpressionError, Reference, parse
 from midstream_api.validation import Validation
+from midstream_engine.batch import Checks, Choice
 from midstream_engine.errors import LoadError
 from midstream_engine.expressions.conditions import Condition, condition
 from midstream_engine.expressions.scope import Resolver, Scope
@@ -21,6 +22,9 @@ from midstream_engine.schema import Array, Field
 
 Picked = Mapping[str, "np.ndarray[Any, np.dtype[np.intp]]"]
 """By split step, which of its variants answered each row, shape (rows,)."""
+
+_REMEMBERED = 1000
+"""Ways in which a single row may fail that are made once."""
 
 _MAX_COMPILED = 32
 """Combinations of types that one validation of unknown fields is kept compiled for."""
@@ -36,6 +40,44 @@ class Validator:
     steps: tuple[str, ...]
     """Whose outputs they read under `steps.<name>` or by the name of a model."""
     _checks: tuple["_Check", ...]
+    passed: Checks = field(init=False)
+    """What is said of a single row when nothing failed: always the same."""
+
+    _single: dict[bytes, Checks] = field(default_factory=dict)
+    _quick: tuple[tuple[Callable[[Tables], bool], bool], ...] | None = field(init=False)
+    """Condition and what is a failure of each validation, where nothing but the values of a row can matter."""
+
+    def __post_init__(self) -> None:
+        self.passed = self._of_one(bytes(len(self.names)))
+        quick = all(check.quick for check in self._checks)
+        pairs = tuple((check.condition.scalar, check.fails_when) for check in self._checks)
+        self._quick = pairs if quick else None
+
+    def check(
+        self,
+        inputs: dict[str, Array],
+        outputs: Mapping[str, dict[str, Array]],
+        final: dict[str, Array],
+        rows: int,
+        choices: Sequence[Choice],
+    ) -> Checks:
+        """The same as `evaluate`, as an answer has it. choices: of each split step."""
+        steps = self.steps
+        tables = (inputs, final, *[outputs[name] for name in steps]) if steps else (inputs, final)
+        if rows == 1 and self._quick is not None:
+            # The most frequent kind of request; all but the good news goes the long way.
+            try:
+                for holds, fails_when in self._quick:
+                    if holds(tables) is fails_when:
+                        break
+                else:
+                    return self.passed
+            except (LookupError, ValueError):
+                pass
+        picked = {choice.step: choice.picked for choice in choices}
+        if rows == 1:
+            return self._of_one(self._failed_of_one(tables, picked))
+        return Checks(self.names, self.failures, self._failed(tables, rows, picked))
 
     def evaluate(
         self,
@@ -51,15 +93,28 @@ class Validator:
         `steps`, in the order of its fields. picked: of each split step.
         """
         tables = [inputs, final, *[outputs[name] for name in self.steps]]
-        failed = np.zeros((len(self._checks), rows), np.bool_)
         if rows == 1:
-            for number, check in enumerate(self._checks):
-                if check.fails_one(tables, picked):
-                    failed[number, 0] = True
-            return failed
+            return self._of_one(self._failed_of_one(tables, picked)).failed
+        return self._failed(tables, rows, picked)
+
+    def _failed(self, tables: Tables, rows: int, picked: Picked) -> BoolArray:
+        failed = np.zeros((len(self._checks), rows), np.bool_)
         for number, check in enumerate(self._checks):
             failed[number] = check.fails(tables, rows, picked)
         return failed
+
+    def _failed_of_one(self, tables: Tables, picked: Picked) -> bytes:
+        return bytes([check.fails_one(tables, picked) for check in self._checks])
+
+    def _of_one(self, only: bytes) -> Checks:
+        known = self._single.get(only)
+        if known is None:
+            failed = np.frombuffer(only, np.bool_).reshape(-1, 1)
+            known = Checks(self.names, self.failures, failed)
+            if len(self._single) < _REMEMBERED:
+                self._single[only] = known
+                known.only = only
+        return known
 
 
 def compile_validations(validations: Sequence[Validation], scope: Scope) -> Validator | None:
@@ -118,6 +173,8 @@ class _Check:
     """All fields are known."""
     lists: tuple[tuple[int, str, int], ...] = field(init=False)
     """Table, column and dimensions, rows included, of each list that it reads."""
+    quick: bool = field(init=False)
+    """Of one row the condition says all."""
     compiled: dict[tuple[object, ...], Condition | None] = field(default_factory=dict)
     """By the types that unknown fields turned out to have; None where they do not fit."""
 
@@ -129,6 +186,7 @@ class _Check:
             for reference, (table, source) in sources
             if source is not None and len(source.shape) > len(reference.indexes)
         )
+        self.quick = self.known and not self.lists and not self.splits
 
     def fails_one(self, tables: Tables, picked: Picked) -> bool:
         """The same as `fails` of one row, but quicker."""

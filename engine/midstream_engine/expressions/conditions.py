@@ -38,6 +38,7 @@ from midstream_engine.expressions.values import (
     Kind,
     Mask,
     Rows,
+    Scalar,
     Tables,
     Value,
     cannot_tell,
@@ -158,8 +159,11 @@ def _taken(node: Reference, table: int, source: Field | None) -> Value:
             raise CannotTellError from None
         return part.astype(np.float64) if kind is Kind.FLOAT else part
 
-    def scalar(tables: Tables) -> Any:
-        return tables[table][name].item(*only)
+    if len(only) == 2:
+        index = only[1]
+        scalar: Scalar = lambda tables: tables[table][name].item(0, index)  # noqa: E731 - quicker than what follows
+    else:
+        scalar = lambda tables: tables[table][name].item(*only)  # noqa: E731
 
     return Value(node, kind, source.shape[len(indexes) :], scalar, column, dtype=source.dtype)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from midstream_api.syntax import ExpressionError, Node, printed
+from midstream_api.syntax import Boolean, ExpressionError, Node, Number, Text, printed
 from midstream_engine.schema import Array, shape_text
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -153,7 +153,11 @@ def combined(
         one: Scalar = lambda tables: scalar(only(tables))  # noqa: E731 - one of three forms of the same
     elif len(values) == 2:
         left, right = (value.scalar for value in values)
-        one = lambda tables: scalar(left(tables), right(tables))  # noqa: E731
+        if isinstance(values[1].node, Number | Text | Boolean):
+            fixed = right(())
+            one = lambda tables: scalar(left(tables), fixed)  # noqa: E731
+        else:
+            one = lambda tables: scalar(left(tables), right(tables))  # noqa: E731
     else:
         each = [value.scalar for value in values]
         one = lambda tables: scalar(*(value(tables) for value in each))  # noqa: E731

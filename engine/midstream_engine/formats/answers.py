@@ -28,6 +28,8 @@ from midstream_engine.formats.table import (
 _REMEMBERED = 1000
 """Texts of one kind that a writer keeps."""
 
+_NO_ANOMALY = b',"anomaly":{"count":0}'
+
 _Texts = bytes | Sequence[bytes]
 """One text for all rows, or one for each."""
 
@@ -54,7 +56,8 @@ class RecordsWriter:
         for name in outputs or ():
             self._prefix(name)
         self._anomalies: dict[bytes, bytes] = {}
-        self._variants: dict[tuple[int, ...], tuple[bytes, bytes, bytes]] = {}
+        self._variants: dict[tuple[tuple[int, ...], bool], tuple[bytes, bytes, bytes]] = {}
+        self._single: dict[tuple[Choice | Checks | None, ...] | None, tuple[bytes, bytes]] = {}
         names = [name for name, _ in facts.validations]
         self._flags = [(b",%b:true" % dumps(n), b",%b:false" % dumps(n)) for n in names]
         self._before_elapsed = self._metadata(last_model(facts))
@@ -66,25 +69,21 @@ class RecordsWriter:
         batch = result.batch
         sent = batch.echo if batch.echo is not None else self._objects(inputs(batch), batch.rows)
         head = b'{"time":%d,"in":' % result.time_ms
-        before: _Texts = self._before_elapsed
         elapsed = ",".join(map(str, result.elapsed)).encode() + self._after_elapsed
         outs = self._outputs(result)
+        if batch.rows == 1 and not result.shadows:
+            middle, end = self._around_elapsed(result)
+            return b'[%b%b,"out":{%b%b%b%b' % (head, sent[0], outs[0], middle, elapsed, end)
         if result.checks is None and not result.choices and not result.shadows:
-            tail = b'},"anomaly":{"count":0}%b%b}}' % (self._before_elapsed, elapsed)
-            if batch.rows == 1:
-                return b'[%b%b,"out":{%b%b]' % (head, sent[0], outs[0], tail)
+            tail = b"}%b%b%b}}" % (_NO_ANOMALY, self._before_elapsed, elapsed)
             rows = [b'%b,"out":{%b' % pair for pair in zip(sent, outs, strict=True)]
             return b"[%b%b%b]" % (head, (tail + b"," + head).join(rows), tail)
+        before: _Texts = self._before_elapsed
         splits: _Texts = b""
         variants: _Texts = b""
         if result.choices:
             splits, variants, before = self._split_texts(result.choices, bool(result.outputs))
         anomalies = self._anomaly_texts(result.checks)
-        if batch.rows == 1 and not result.shadows:
-            # Of one row there is one text of each.
-            alone: Any = (head, sent[0], outs[0], splits, anomalies, before, elapsed, variants)
-            one: bytes = b'[%b%b,"out":{%b%b}%b%b%b%b}}]' % alone
-            return one
         parts = zip(
             sent,
             outs,
@@ -102,6 +101,26 @@ class RecordsWriter:
                 for row, out, split, anomaly, shadow, metadata, variant in parts
             ]
         )
+
+    def _around_elapsed(self, result: Result) -> tuple[bytes, bytes]:
+        """Of a single row without challengers, the texts between outputs and elapsed times, and behind those."""
+        choices, checks = result.choices, result.checks
+        # What says the same is the same object, mostly.
+        key = (*choices, checks) if result.outputs else None
+        known = self._single.get(key)
+        if known is not None:
+            return known
+        splits = variants = b""
+        before = self._before_elapsed
+        if choices:
+            picks = tuple([choice.picked.item() for choice in choices])
+            splits, variants, before = self._split(choices, picks, bool(result.outputs))
+        anomaly = _NO_ANOMALY if checks is None else self._anomaly(checks.failed.tobytes(), checks)
+        known = b"%b}%b%b" % (splits, anomaly, before), variants + b"}}]"
+        shared = all(each.only is not None for each in (*choices, checks) if each is not None)
+        if key is not None and shared and len(self._single) < _REMEMBERED:
+            self._single[key] = known
+        return known
 
     def _prefix(self, name: str) -> bytes:
         """`"name":`"""
@@ -138,12 +157,10 @@ class RecordsWriter:
 
     def _anomaly_texts(self, checks: Checks | None) -> _Texts:
         if checks is None:
-            return b',"anomaly":{"count":0}'
+            return _NO_ANOMALY
         # The same failures make the same text: one byte for each validation tells them apart.
         packed = checks.failed.T.tobytes()
         width = len(checks.names)
-        if width == len(packed):
-            return self._anomaly(packed, checks)
         return [
             self._anomaly(packed[place : place + width], checks)
             for place in range(0, len(packed), width)
@@ -184,7 +201,7 @@ class RecordsWriter:
     def _split(
         self, choices: Sequence[Choice], picks: tuple[int, ...], comma: bool
     ) -> tuple[bytes, bytes, bytes]:
-        known = self._variants.get(picks)
+        known = self._variants.get((picks, comma))
         if known is None:
             pairs = list(zip(choices, picks, strict=True))
             names = {choice.step: choice.variants[pick].name for choice, pick in pairs}
@@ -200,7 +217,7 @@ class RecordsWriter:
                 else self._before_elapsed,
             )
             if len(self._variants) < _REMEMBERED:
-                self._variants[picks] = known
+                self._variants[picks, comma] = known
         return known
 
     def _shadow_texts(self, result: Result) -> _Texts:
