@@ -145,7 +145,11 @@ def fuzzed(folder: Path) -> list[Fuzzed]:
             house,
         ),
         Fuzzed("code", Pipeline((one(taking), one(scaled(1, "m1"), "s1"))), house),
-        Fuzzed("open code", Pipeline((one(open_code),)), (*every[:6], *grids[:1])),
+        Fuzzed(
+            "open code",
+            Pipeline((one(open_code),), _OF_ANYTHING),
+            (*every[:6], *grids[:1]),
+        ),
         Fuzzed(
             "JSON code", Pipeline((one(totals), one(open_code, "s1"))), (*every[:4], *lists[2:4])
         ),
@@ -170,6 +174,18 @@ def fuzzed(folder: Path) -> list[Fuzzed]:
             house,
         ),
     ]
+
+
+_OF_ANYTHING = (
+    Check("long", "len(in.f_string) < 3 or contains(out.f_string, in.f_string)", fails_when=False),
+    Check("said", 'in.f_string == "a" or any(contains(in.f_string, "b"))', fails_when=True),
+    Check(
+        "counted", "in.f_int8 % 2 == 0 and abs(out.f_float16) < 9 and in.f_bool", fails_when=True
+    ),
+    Check("added", "sum(in.grid) > 1 or min(in.grid) < in.f_float32", fails_when=False),
+    Check("first", "steps.s0.out[0] == in.f_bool or len(in.grid) == 2", fails_when=False),
+)
+"""Of fields that nobody has declared."""
 
 
 def codes(all_of_them: Sequence[Fuzzed]) -> list[str]:

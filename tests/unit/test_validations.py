@@ -195,6 +195,23 @@ def test_nan_fails_every_comparison_but_unequal(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "in.kind != 'flat'",
+        "len(in.kind) == 0",
+        "not contains(in.kind, '') and not contains('flat', in.kind)",
+    ],
+)
+def test_text_that_is_not_there_is_no_text(text: str) -> None:
+    """Null in a field that nobody has declared is equal to no text, contains none, and has no characters."""
+    assert not judged(text, kind=None)
+    assert judged(text, fail_when=True, kind=None)
+    compiled = validator(text)
+    inputs = {name: np.concatenate([each, each]) for name, each in single(kind=None).items()}
+    assert [[False, False]] == compiled.evaluate(inputs, {}, answer([1, 1]), 2, {}).tolist()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "in.loose[2] > 0",
         "in.tiny > 0 and in.loose[2] > 0",
         "in.loose[2] > 0 or in.tiny > 0",

@@ -57,6 +57,7 @@ SCOPE = Scope(
 
 BIG = 2**53 + 1
 FLOATS = [0.0, -0.0, 1.0, -1.0, 0.1, 0.5, 2.0, 3.0, np.nan, np.inf, -np.inf, 1e-45, 6e4, 1e5]
+TEXTS = ["", "a", "ab", "b\0", "é", "a"]
 VALUES: dict[str, list[Any]] = {
     "float16": FLOATS[:-1],
     "float32": [*FLOATS, 3e38],
@@ -65,7 +66,7 @@ VALUES: dict[str, list[Any]] = {
     "int64": [0, 1, -1, BIG, BIG - 1, 2**63 - 1, -(2**63), 3],
     "uint64": [0, 1, BIG, 2**64 - 1, 2**63, 3],
     "bool": [True, False],
-    "string": ["", "a", "ab", "b\0", "é", "a"],
+    "string": [*TEXTS, None],
 }
 
 
@@ -184,7 +185,7 @@ class Drawn:
 
     def text(self, *, many: bool = False) -> Node:
         choices = [
-            lambda: Text(self._draw(st.sampled_from(VALUES["string"]))),
+            lambda: Text(self._draw(st.sampled_from(TEXTS))),
             lambda: self._field("text"),
             lambda: self._taken("texts"),
             lambda: Reference("steps", "code", "word", ()),

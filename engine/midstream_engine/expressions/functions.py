@@ -2,7 +2,6 @@
 
 import functools
 import math
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -112,16 +111,25 @@ def _extreme_function(choose: Callable[..., float], extreme: np.ufunc) -> Any:
     return function
 
 
+def _characters(text: str | None) -> int:
+    """None is text that a row does not have: only fields that nobody has declared can have it."""
+    return 0 if text is None else len(text)
+
+
+def _is_part(text: str | None, part: str | None) -> bool:
+    return text is not None and part is not None and part in text
+
+
 def _length(node: Call, arguments: list[Value]) -> Value:
     (value,) = arguments
     if value.shape == ():
         require(value, {Kind.TEXT}, "len takes a text or a list")
-        characters = np.frompyfunc(len, 1, 1)
+        characters = np.frompyfunc(_characters, 1, 1)
         return combined(
             node,
             Kind.WHOLE,
             arguments,
-            len,
+            _characters,
             lambda texts: np.asarray(characters(texts)).astype(np.int64)[()],
         )
     inner = value.column
@@ -135,12 +143,12 @@ def _length(node: Call, arguments: list[Value]) -> Value:
 def _contains(node: Call, arguments: list[Value]) -> Value:
     for argument in arguments:
         require(argument, {Kind.TEXT}, "contains takes a text and the part to look for")
-    within = np.frompyfunc(operator.contains, 2, 1)
+    within = np.frompyfunc(_is_part, 2, 1)
     return combined(
         node,
         Kind.BOOLEAN,
         arguments,
-        operator.contains,
+        _is_part,
         lambda *texts: np.asarray(within(*texts)).astype(np.bool_)[()],
     )
 
