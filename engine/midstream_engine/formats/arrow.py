@@ -425,6 +425,30 @@ def write(columns: Sequence[tuple[str, Column]], *, file: bool) -> bytes:
     return body
 
 
+def places(body: bytes, paths: Sequence[Sequence[int]], *, file: bool) -> list[tuple[int, int]]:
+    """Where in a body that `write` has made the numbers of some columns begin and end, in bytes.
+
+    paths: the position of a column, and of each struct's child on the way to it. Only for columns of numbers, booleans
+    and times, and lists of them.
+    """
+    source = pa.py_buffer(body)
+    if file:
+        batch = pa.ipc.open_file(source, options=_ONE_THREAD).get_batch(0)
+    else:
+        batch = pa.ipc.open_stream(source, options=_ONE_THREAD).read_next_batch()
+    found = []
+    for position, *inner in paths:
+        column = batch.column(position)
+        for place in inner:
+            column = column.field(place)
+        while column.type.id in _LISTS:
+            column = column.values
+        buffer = column.buffers()[1]
+        start = buffer.address - source.address
+        found.append((start, start + buffer.size))
+    return found
+
+
 # zstd, which Arrow brings
 
 

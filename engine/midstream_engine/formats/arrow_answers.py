@@ -1,10 +1,12 @@
 """Answers in Arrow IPC, as a file or as a stream: one record batch with a column for each column of the table.
 
 Columns are nested in structs (`in`, `out`, `anomaly`, `metadata`), or flat with dotted names where that is asked for.
+Answers that differ in their numbers only are made from a mould of the first ones, to the same bytes.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ from midstream_engine.batch import Facts, Result
 from midstream_engine.errors import NotAcceptable
 from midstream_engine.formats import arrow
 from midstream_engine.formats.jsontext import dumps
+from midstream_engine.formats.mould import LARGEST, Mould, Shelf
 from midstream_engine.formats.negotiation import Format
 from midstream_engine.formats.selection import Selection
-from midstream_engine.formats.table import Coded, Column, Kind, columns
+from midstream_engine.formats.table import Coded, Column, Kind, Values, columns
 from midstream_engine.schema import Array
 
 _INT64 = range(-(2**63), 2**63)
@@ -28,6 +31,7 @@ class ArrowWriter:
         """Write for a revision. file: the file format, else the stream."""
         self._facts = facts
         self._file = file
+        self.moulds: Shelf[Any, Mould] = Shelf()
         self.content_type = (Format.ARROW_FILE if file else Format.ARROW_STREAM).value.encode()
 
     def write(self, result: Result, selection: Selection | None = None) -> bytes:
@@ -41,6 +45,32 @@ class ArrowWriter:
             found = selection.apply(found)
             flat = selection.flat
         rows = result.batch.rows
+        kinds: list[Any] = [rows, flat]
+        numbers: list[Any] = []
+        for column in found:
+            kind = _moulded(column.values, rows, numbers)
+            if kind is None:
+                return self._written(found, flat, rows)
+            kinds.append((column.group, column.name, kind))
+        key = tuple(kinds)
+        mould = self.moulds.get(key)
+        if mould is not None:
+            return mould.filled(numbers)
+        body = self._written(found, flat, rows)
+        if len(body) <= LARGEST and self.moulds.wants(key):
+            mould = self._mould(body, found, flat)
+            # Should Arrow lay a table out in another way one day, it is written the long way.
+            if mould is not None and mould.filled(numbers) == body:
+                self.moulds.put(key, mould, mould.kept)
+        return body
+
+    def _mould(self, body: bytes, found: Sequence[Column], flat: bool) -> Mould | None:
+        if len({column.full_name for column in found}) < len(found):
+            return None
+        paths = [path for path, column in _paths(found, flat) if _has_numbers(column)]
+        return Mould(body, arrow.places(body, paths, file=self._file))
+
+    def _written(self, found: Sequence[Column], flat: bool, rows: int) -> bytes:
         built: dict[str, Any] = {}
         for column in found:
             values = _column(column, rows)
@@ -55,6 +85,55 @@ class ArrowWriter:
             ],
             file=self._file,
         )
+
+
+def _moulded(values: Values, rows: int, numbers: list[Any]) -> Any:
+    """What all columns have in common that are written alike but for their numbers; None where more may differ.
+
+    numbers: the column's are added, as Arrow has them, if it has any (`_has_numbers`).
+    """
+    if isinstance(values, np.ndarray):
+        kind = values.dtype.kind
+        if kind not in "iufb" or not values.size:
+            return None
+        if kind == "b":
+            numbers.append(np.packbits(values, bitorder="little"))
+        else:
+            numbers.append(np.ascontiguousarray(values))
+        return values.dtype, values.shape
+    if not isinstance(values, Coded) or len(values.choices) > 1:
+        return None
+    first = values.choices[0]
+    match values.kind:
+        case Kind.TIME:
+            numbers.append(np.full(rows, first, np.int64))
+            return Kind.TIME
+        case Kind.NUMBERS:
+            numbers.append(np.full((rows, len(first)), first, np.int64))
+            return len(first) or None
+        case Kind.TEXT:
+            return first
+        case kind:
+            return kind, dumps(first)
+
+
+def _has_numbers(column: Column) -> bool:
+    values = column.values
+    return not isinstance(values, Coded) or values.kind in {Kind.TIME, Kind.NUMBERS}
+
+
+def _paths(found: Sequence[Column], flat: bool) -> Iterator[tuple[list[int], Column]]:
+    """Where each column is in the table: its position, or its group's and its own in there."""
+    groups: dict[str, tuple[int, Iterator[int]]] = {}
+    position = count()
+    for column in found:
+        if flat or column.group is None:
+            yield [next(position)], column
+        else:
+            if column.group not in groups:
+                groups[column.group] = next(position), count()
+            place, inner = groups[column.group]
+            yield [place, next(inner)], column
 
 
 def _column(column: Column, rows: int) -> Any:

@@ -2,6 +2,7 @@
 
 As strict as rows in JSON are: exactly the pipeline's fields. A column may be of another type than the field where each
 value stays what it is: any number for a float, as JSON's numbers are; whole numbers in range for an integer.
+A body that differs in its numbers only from one that was sound is sound, too: that is seen by comparing the rest.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ import numpy as np
 from midstream_engine.batch import Batch
 from midstream_engine.errors import BadInput
 from midstream_engine.formats.arrow import Cells, cells, read_batches
+from midstream_engine.formats.arrow_casts import Cast, Columns, cast_of
 from midstream_engine.formats.columns import check_names
+from midstream_engine.formats.mould import Shelf
 from midstream_engine.formats.open_rows import MAX_FIELDS
 from midstream_engine.formats.values import SHOWN, shape_said, value_problem
 from midstream_engine.schema import Array, Field, shape_text
@@ -38,18 +41,40 @@ class ArrowReader:
         names = {field.name for field in self.fields or ()}
         self.keys = tuple(dict.fromkeys(key for key in keys if key not in names))
         self._file = file
+        self.moulds: Shelf[tuple[int, int], Cast] = Shelf()
 
     def read(self, body: bytes, limit: int) -> Batch:
         """The rows of a body. Raises BadInput and BodyTooLarge.
 
         limit: bytes that the body may have when it is unpacked. The arrays may be read-only and keep the body alive.
         """
+        # A body of the same size is likely to be of the same columns.
+        key = len(body), limit
+        cast = self.moulds.get(key)
+        if cast is not None:
+            if cast.mould.fits(body):
+                return self._batch(cast.names, cast.table(body), cast.rows)
+            self.moulds.drop(key)
+        names, rows, table = self._table(body, limit)
+        batch = self._batch(names, table, rows)
+        if self.moulds.wants(key):
+            cast = cast_of(
+                body, names, rows, table.seen, lambda other: self._table(other, limit)[2]
+            )
+            if cast is not None:
+                self.moulds.put(key, cast, cast.mould.kept)
+        return batch
+
+    def _table(self, body: bytes, limit: int) -> "tuple[list[str], int, _Table]":
+        """Names of the columns, the number of rows, and all columns of a body that is validated in full."""
         names, batches = read_batches(body, file=self._file, limit=limit)
         self._check_names(names)
         rows = sum(batch.num_rows for batch in batches)
         if not rows:
             raise BadInput("the table has no rows; send at least one", reason="NoRows")
-        table = _Table(names, batches, limit)
+        return names, rows, _Table(names, batches, limit)
+
+    def _batch(self, names: list[str], table: Columns, rows: int) -> Batch:
         if self.fields is None:
             arrays = {name: _open(name, table.column(name)) for name in names}
         else:
@@ -93,9 +118,15 @@ class _Table:
         self._places = {name: place for place, name in enumerate(names)}
         self._batches = batches
         self._limit = limit
+        self.seen: dict[str, Cells] = {}
+        """Columns that were asked for."""
 
     def column(self, name: str) -> Cells:
         """All rows of a column. Raises BadInput and BodyTooLarge."""
+        found = self.seen[name] = self._joined(name)
+        return found
+
+    def _joined(self, name: str) -> Cells:
         place = self._places[name]
         parts: list[Cells] = []
         row = 0
