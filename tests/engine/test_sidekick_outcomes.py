@@ -100,6 +100,47 @@ def test_children_that_are_left_behind_are_killed(ground: kit.Ground) -> None:
     assert kit.gone(child())
 
 
+def test_children_in_sessions_of_their_own_are_killed(ground: kit.Ground) -> None:
+    """Also those whose parents have gone, that begin with an empty environment, or that have children themselves.
+
+    Those of another worker go on as long as that lives.
+    """
+    code = """
+        import os, subprocess, sys, time
+
+        SLEEPS = [sys.executable, "-c", "import time; time.sleep(1000)"]
+        FORKS = [sys.executable, "-c", "import os, time; print(os.getpid(), os.fork(), flush=True); time.sleep(1000)"]
+
+        def twice_removed():
+            ours, theirs = os.pipe()
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0:
+                    os.write(theirs, b"%d" % os.getpid())
+                    time.sleep(1000)
+                os._exit(0)
+            os.wait()
+            return int(os.read(ours, 20))
+
+        def process(inputs):
+            apart = {"start_new_session": True, "stdout": subprocess.PIPE}
+            alone = subprocess.Popen(SLEEPS, env={}, **apart)
+            group = subprocess.Popen(FORKS, **apart)
+            said = group.stdout.readline() + group.stdout.readline()
+            pids = {alone.pid, twice_removed(), *map(int, said.split())} - {0}
+            return {"pid": [list(pids)]}
+    """
+    with ground.use(f"{code}    # another model", "other") as other:
+        (theirs,) = kit.ask(other)["pid"]
+        with ground.use(code, "parent") as sidekick:
+            (children,) = kit.ask(sidekick)["pid"]
+        assert all(map(kit.gone, children))
+        assert all(kit.runs(pid) for pid in theirs)
+        (line,) = (each for each in ground.sidekicks.report() if each["model"] == "other")
+        os.kill(line["pid"], signal.SIGSEGV)
+        assert all(map(kit.gone, theirs))
+
+
 def test_a_worker_that_kills_the_others_costs_their_requests_only(ground: kit.Ground) -> None:
     """All workers have one parent; those that are killed are replaced."""
     code = """

@@ -164,12 +164,12 @@ def becomes(what: Callable[[], bool]) -> bool:
 
 def gone(pid: int) -> bool:
     """Whether the process ends; it is nobody's child here."""
-    stat = Path(f"/proc/{pid}/stat")
+    return becomes(lambda: not runs(pid))
 
-    def ended() -> bool:
-        try:
-            return stat.read_text().rpartition(")")[2].split()[0] in "ZX"
-        except (FileNotFoundError, ProcessLookupError):
-            return True
 
-    return becomes(ended)
+def runs(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -1,7 +1,7 @@
 """Starting and ending workers' processes: each in a process group, a folder and an environment of its own.
 
 Knows nothing of what is said to a worker. Linux only, as the rest of the engine. A worker ends with the thread that
-started it, so `start` is called from a thread that lives as long as workers may.
+started it, so `start` is called from a thread that lives as long as workers may, and `clean` from the same.
 """
 
 import contextlib
@@ -15,6 +15,8 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from midstream_engine.sidekicks import orphans
+
 _PACKAGES = Path(__file__).parents[2]
 
 _BOOT = """
@@ -25,6 +27,10 @@ sys.path.remove({packages!r})
 main()
 """
 """Not `-m` with a PYTHONPATH: what users' code imports does not depend on where this package lies."""
+
+
+_living: set[int] = set()
+"""Workers of this process that are not reaped yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +55,10 @@ class Limits:
 class Child:
     """A worker's process. `reap` must be called once it has ended, as a pidfd tells."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", folder: Path, file_bytes: int) -> None:
         self._process = process
         self._folder = folder
+        self._file_bytes = file_bytes
 
     @property
     def pid(self) -> int:
@@ -69,10 +76,15 @@ class Child:
     def reap(self) -> int:
         """End what is left of the group; returns the exit code, or minus the signal that ended the process."""
         self.kill()
-        return self._process.wait()
+        code = self._process.wait()
+        _living.discard(self._process.pid)
+        return code
 
     def clean(self) -> None:
-        """Remove its folder. May take as long as there are files."""
+        """End what has left its group, and remove its folder. May take as long as there are processes and files."""
+        orphans.end(_living, self._file_bytes)
+        if not _living:
+            orphans.adopt(wanted=False)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -82,6 +94,7 @@ def start(sock: int, output: int, limits: Limits, root: Path) -> Child:
     root: where its folder is made. Takes some milliseconds. Raises OSError.
     """
     folder = Path(tempfile.mkdtemp(prefix="worker-", dir=root))
+    orphans.adopt()
     try:
         process = subprocess.Popen(
             [sys.executable, "-c", _BOOT.format(packages=str(_PACKAGES)), _settings(sock, limits)],
@@ -96,7 +109,8 @@ def start(sock: int, output: int, limits: Limits, root: Path) -> Child:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Child(process, folder)
+    _living.add(process.pid)
+    return Child(process, folder, limits.file_bytes)
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -24,6 +24,7 @@ from midstream_engine.sidekicks.entry import Code, Entry, InvalidCode, NoRoom, s
 from midstream_engine.sidekicks.wire import Array, Header
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _MESSAGE = 3500
 """Characters of a message at most."""
 _RESERVE = 64 << 20
@@ -151,9 +152,13 @@ def _take_socket(descriptor: int) -> socket.socket:
 
 
 def _die_with(parent: int) -> None:
-    """End when the thread that started us ends, and be the first that the kernel ends when memory runs out."""
+    """End when the thread that started us ends, and be the first that the kernel ends when memory runs out.
+
+    What our code starts stays below us while we live, so that it can be told whose it was when we have ended.
+    """
     prctl: Any = ctypes.CDLL(None).prctl
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
     with contextlib.suppress(OSError):  # not everywhere
