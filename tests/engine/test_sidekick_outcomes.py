@@ -109,7 +109,9 @@ def test_children_in_sessions_of_their_own_are_killed(ground: kit.Ground) -> Non
         import os, subprocess, sys, time
 
         SLEEPS = [sys.executable, "-c", "import time; time.sleep(1000)"]
-        FORKS = [sys.executable, "-c", "import os, time; print(os.getpid(), os.fork(), flush=True); time.sleep(1000)"]
+        # Each tells in one write: two that print at once would mix.
+        PIDS = "b'%d %d\\n' % (os.getpid(), os.fork())"
+        FORKS = [sys.executable, "-c", f"import os, time; os.write(1, {PIDS}); time.sleep(1000)"]
 
         def twice_removed():
             ours, theirs = os.pipe()
