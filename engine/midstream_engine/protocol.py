@@ -33,6 +33,9 @@ from midstream_engine.errors import (
 from midstream_engine.gate import Gate
 from midstream_engine.request import HEADERS, Headers, Request, Target
 
+_LARGE = 64 << 10
+"""Bytes of a body that is handed to the socket as it is; smaller ones are copied behind their head."""
+
 _LINGER_SECONDS = 2.0
 """How long the rest of a refused request is read and dropped, so that the client sees the answer and not a reset."""
 
@@ -304,18 +307,21 @@ class HotProtocol(HttpToolsProtocol):
     # Answering
 
     def _write(self, answer: Answer, keep: bool, trace: bytes) -> None:
-        self.transport.write(
-            b"%b%b%b%b%bcontent-length: %d\r\n\r\n%b"
-            % (
-                STATUS_LINE[answer.status],
-                self.gate.default_headers(self.server_state.default_headers),
-                answer.headers,
-                b"traceparent: %b\r\n" % trace if 0 < len(trace) <= MAX_TRACE else b"",
-                b"" if keep else b"connection: close\r\n",
-                len(answer.body),
-                answer.body,
-            )
+        body = answer.body
+        large = len(body) > _LARGE
+        head = b"%b%b%b%b%bcontent-length: %d\r\n\r\n%b" % (
+            STATUS_LINE[answer.status],
+            self.gate.default_headers(self.server_state.default_headers),
+            answer.headers,
+            b"traceparent: %b\r\n" % trace if 0 < len(trace) <= MAX_TRACE else b"",
+            b"" if keep else b"connection: close\r\n",
+            len(body),
+            b"" if large else body,
         )
+        if large:
+            self.transport.writelines((head, body))
+        else:
+            self.transport.write(head)
         self.server_state.total_requests += 1
         self._since = self.loop.time()
         if not keep:
