@@ -1,66 +1,88 @@
 """The challengers of one request: asked while the champion runs, or handed over once it has answered."""
 
 import functools
+from dataclasses import dataclass
 
 from midstream_engine.comparison import size_of
 from midstream_engine.revision import Revision
-from midstream_engine.sessions import Arrays
+from midstream_engine.sessions import Arrays, Stop
 from midstream_engine.shadow import Asked, ShadowRunner
 from midstream_engine.shadowjob import ShadowJob
 from midstream_engine.steps import ShadowStep
 from midstream_engine.units import OnnxUnit, Unit
 
 
+@dataclass(slots=True)
+class _Offer:
+    """Rows for the challengers of one step."""
+
+    step: ShadowStep
+    fields: Arrays
+    rows: int
+    champion: Arrays
+
+
 class Challenged:
     """What the steps of one request ask of the engine's `ShadowRunner`."""
 
-    __slots__ = ("_jobs", "_revision", "_runner")
+    __slots__ = ("_offers", "_revision", "_runner")
 
     def __init__(self, runner: ShadowRunner, revision: Revision) -> None:
         self._runner = runner
         self._revision = revision
-        self._jobs: list[ShadowJob] = []
+        self._offers: list[_Offer] = []
 
     @property
     def offered(self) -> int:
         """Number of challengers that are to be handed over."""
-        return len(self._jobs)
+        return sum(len(offer.step.challengers) for offer in self._offers)
 
     def ask(self, step: ShadowStep, fields: Arrays, rows: int) -> Asked:
         """Start the challengers now. On the event loop's thread only."""
-        jobs = [self._job(step, unit, fields, rows) for unit in step.challengers]
+        size = size_of(fields)
+        jobs = [self._job(step, unit, fields, rows, size) for unit in step.challengers]
         for job in jobs:
             job.revision = _Waited(self._revision)
         return self._runner.ask(jobs)
 
     def offer(self, step: ShadowStep, fields: Arrays, rows: int, champion: Arrays) -> None:
         """Keep rows for challengers that nobody waits for. In any thread."""
-        for unit in step.challengers:
-            job = self._job(step, unit, fields, rows)
-            job.champion = champion
-            job.size += size_of(champion)
-            self._jobs.append(job)
+        self._offers.append(_Offer(step, fields, rows, champion))
 
     def hand_over(self, found: dict[str, Arrays | None]) -> None:
         """Let the challengers begin when the answer is out. On the event loop's thread only.
 
         found: gets the outputs of each, by name, when it has them; None when it has none.
         """
-        for job in self._jobs:
-            job.done = functools.partial(found.__setitem__, job.challenger)
-            self._runner.offer(job)
+        runner = self._runner
+        for offer in self._offers:
+            step, fields, champion = offer.step, offer.fields, offer.champion
+            size: int | None = None
+            for unit in step.challengers:
+                name = str(unit.variant)
+                # A busy challenger has room for few: what would be dropped is not made.
+                if not runner.has_room(step.name, name):
+                    found[name] = None
+                    continue
+                if size is None:
+                    size = size_of(fields, champion)
+                job = self._job(step, unit, fields, offer.rows, size)
+                job.champion = champion
+                job.done = functools.partial(found.__setitem__, name)
+                runner.offer(job)
 
-    def _job(self, step: ShadowStep, unit: Unit, fields: Arrays, rows: int) -> ShadowJob:
+    def _job(self, step: ShadowStep, unit: Unit, fields: Arrays, rows: int, size: int) -> ShadowJob:
         job = ShadowJob(
             step=step.name,
             challenger=str(unit.variant),
             revision=self._revision,
             rows=rows,
             seconds=step.seconds,
-            size=size_of(fields),
+            size=size,
         )
         if isinstance(unit, OnnxUnit):
-            job.run = lambda seconds: unit.run_bounded(fields, rows, seconds)
+            job.stop = stop = Stop()
+            job.run = lambda _seconds: unit.run_until(fields, rows, stop)
         else:
             job.call = lambda seconds: unit.call(fields, rows, seconds)
         return job

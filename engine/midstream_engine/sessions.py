@@ -134,6 +134,22 @@ def explain(error: BaseException) -> str:
     return f"onnxruntime refuses it: {text[:500]}"
 
 
+class Stop:
+    """Ends the run that it is given to, which raises then. Called once, in any thread.
+
+    onnxruntime looks at it between operators only.
+    """
+
+    __slots__ = ("options",)
+
+    def __init__(self) -> None:
+        self.options = onnxruntime.RunOptions()
+        self.options.log_severity_level = 4
+
+    def __call__(self) -> None:
+        self.options.terminate = True
+
+
 def run_bounded(
     session: Session, outputs: Sequence[str], feed: Arrays, seconds: float
 ) -> list[np.ndarray[Any, Any]]:
@@ -142,14 +158,13 @@ def run_bounded(
     The model runs in a thread of its own: onnxruntime looks at `terminate` between operators only, and a model that
     never comes back must not keep the caller's thread.
     """
-    options = onnxruntime.RunOptions()
-    options.log_severity_level = 4
+    stop = Stop()
     answers: list[list[np.ndarray[Any, Any]]] = []
     errors: list[Exception] = []
 
     def run() -> None:
         try:
-            answers.append(session.run(outputs, feed, options))
+            answers.append(session.run(outputs, feed, stop.options))
         except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class of their own
             # Its traceback leads to this list: such a circle would keep the session in memory.
             errors.append(error.with_traceback(None))
@@ -159,7 +174,7 @@ def run_bounded(
     thread.join(seconds)
     expired = thread.is_alive()
     if expired:
-        options.terminate = True
+        stop()
         thread.join(_STOP_SECONDS)
     if answers:
         return answers[0]

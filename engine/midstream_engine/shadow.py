@@ -399,7 +399,9 @@ class ShadowRunner:
             lane.running -= 1
         if ticket.timer is not None:
             ticket.timer.cancel()
-        if ticket.late or (ticket.stopped and found.outcome is Outcome.FAILED):
+        if ticket.stopped and found.outcome is Outcome.FAILED:
+            found = Found(Outcome.TIMED_OUT, message=f"it did not answer within {job.seconds:g} s")
+        elif ticket.late:
             found = Found(Outcome.TIMED_OUT, message=found.message or "it took too long")
         try:
             self._count(lane, job, found)

@@ -15,7 +15,7 @@ from midstream_api.engineconfig import ResolvedModel
 from midstream_api.model import Batching, InputField, Missing
 from midstream_engine.errors import BadInput, LoadError, RequestError, SidekickFailed, StepFailed
 from midstream_engine.schema import Array, Field, list_fields, shape_text
-from midstream_engine.sessions import Arrays, Session, by_row, explain, run_bounded
+from midstream_engine.sessions import Arrays, Session, Stop, by_row, explain, run_bounded
 
 
 class Remote(Protocol):
@@ -77,6 +77,18 @@ class OnnxUnit:
         feed = {tensor: fields[name] for tensor, name in self.feeds}
         return self._checked(self._bounded(feed, seconds), rows)
 
+    def run_until(self, fields: Arrays, rows: int, stop: Stop) -> Arrays:
+        """The same in the caller's thread, until somebody calls `stop`: then StepFailed is raised."""
+        if self.single:
+            return self._run_each(fields, rows, None, stop)
+        self._check_even(fields)
+        feed = {tensor: fields[name] for tensor, name in self.feeds}
+        try:
+            found = self.session.run(self.output_names, feed, stop.options)
+        except Exception as error:
+            raise StepFailed(f"{self.where}: {explain(error)}") from error
+        return self._checked(found, rows)
+
     def _check_even(self, fields: Arrays) -> None:
         """Raise BadInput where rows have shapes of their own: that is known of the step before only when it answers."""
         for _, name in self.feeds:
@@ -116,8 +128,11 @@ class OnnxUnit:
             outputs[name] = array
         return outputs
 
-    def _run_each(self, fields: Arrays, rows: int, seconds: float | None) -> Arrays:
+    def _run_each(
+        self, fields: Arrays, rows: int, seconds: float | None, stop: Stop | None = None
+    ) -> Arrays:
         """One run for each row: what it gives is a row's value as a whole."""
+        options = None if stop is None else stop.options
         columns: list[list[Array]] = [[] for _ in self.output_names]
         until = None if seconds is None else time.monotonic() + seconds
         for row in range(rows):
@@ -126,7 +141,7 @@ class OnnxUnit:
                 found = self._bounded(feed, max(0.0, until - time.monotonic()), seconds)
             else:
                 try:
-                    found = self.session.run(self.output_names, feed)
+                    found = self.session.run(self.output_names, feed, options)
                 except Exception as error:
                     raise StepFailed(f"{self.where}: {explain(error)}") from error
             for column, array in zip(columns, found, strict=True):
