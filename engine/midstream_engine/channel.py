@@ -23,6 +23,9 @@ MAX_UNSENT_BYTES = 8 * 1024 * 1024
 """With more than this unsent, of each kind of notification only the newest is kept for later."""
 
 _CLOSE_SECONDS = 1.0
+_encoded = json.JSONEncoder(separators=(",", ":")).encode
+"""Made once: `json.dumps` makes an encoder for each message, unless it is the default one."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -241,4 +244,4 @@ class Channel(asyncio.Protocol):
 
 
 def _line(message: Mapping[str, Any]) -> bytes:
-    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+    return _encoded(message).encode() + b"\n"

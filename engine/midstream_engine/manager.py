@@ -66,6 +66,7 @@ class Manager:
         self._metronome = scheduling.Metronome()
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
+        self._pressing = asyncio.Event()
         self._served = asyncio.Event()
         self._settled = asyncio.Event()
         self._frees: set[asyncio.Task[None]] = set()
@@ -110,7 +111,8 @@ class Manager:
         if self.serving is None and wish.goal.stable in self.revisions:
             # The last resort, and somebody has changed something since it failed.
             self._retry(self.revisions[wish.goal.stable])
-        self._notify()
+        # Else somebody is waiting for what comes of it.
+        self._notify(pressing=self.next_action() is None)
 
     def _add(self, name: str) -> None:
         wish = self.wish
@@ -157,7 +159,7 @@ class Manager:
                 self._serve(revision)
             case Unload():
                 self._unload(revision)
-        self._notify(wake=False)
+        self._notify(wake=False, pressing=not isinstance(action, Unload))
 
     async def close(self) -> None:
         """Free everything; `run` must have ended, and no request may be running any more.
@@ -185,16 +187,21 @@ class Manager:
 
     def touch(self) -> None:
         """Something beside the revisions has changed that `report`'s readers should see."""
-        self._changed.set()
+        self._notify(wake=False, pressing=True)
 
     async def changed(self) -> None:
         """Wait until anything in `report` may have changed."""
         await self._changed.wait()
         self._changed.clear()
 
+    async def presses(self) -> None:
+        """Wait until something has changed that others act on: a load or a swap that is done, or refused."""
+        await self._pressing.wait()
+
     def seen(self) -> None:
         """Take what has changed so far as known: the report that is made now says it."""
         self._changed.clear()
+        self._pressing.clear()
 
     async def settles(self) -> None:
         """Wait until a revision serves, or the stable one has failed."""
@@ -444,8 +451,10 @@ class Manager:
 
         return tell
 
-    def _notify(self, *, wake: bool = True) -> None:
+    def _notify(self, *, wake: bool = True, pressing: bool = False) -> None:
         self._changed.set()
+        if pressing:
+            self._pressing.set()
         if wake:
             self._wake.set()
 

@@ -61,6 +61,8 @@ class Revision:
     stages: dict[str, float] = field(default_factory=dict)
     """Milliseconds of each stage of its life."""
     drained: asyncio.Event = field(default_factory=asyncio.Event)
+    _models: list[dict[str, Any]] | None = None
+    """What the document says of the models, for `report`; it never changes."""
 
     def move(self, state: State) -> None:
         if state not in _MOVES[self.state]:
@@ -94,7 +96,15 @@ class Revision:
             "reason": self.error.reason if self.error else None,
             "message": self.error.message if self.error else None,
             "transient": bool(self.error and self.error.transient),
-            "models": [
+            "models": self._reported_models(),
+            "inputs": _reported(loaded.inputs if loaded else None),
+            "outputs": _reported(loaded.outputs if loaded else None),
+            "stages": {name: round(ms, 3) for name, ms in self.stages.items()},
+        }
+
+    def _reported_models(self) -> list[dict[str, Any]]:
+        if self._models is None:
+            self._models = [
                 {
                     "step": step.name,
                     **({} if placed.variant is None else {"variant": placed.variant}),
@@ -104,11 +114,8 @@ class Revision:
                 }
                 for step in self.document.steps
                 for placed in step.models()
-            ],
-            "inputs": _reported(loaded.inputs if loaded else None),
-            "outputs": _reported(loaded.outputs if loaded else None),
-            "stages": {name: round(ms, 3) for name, ms in self.stages.items()},
-        }
+            ]
+        return self._models
 
 
 def _reported(fields: tuple[Field, ...] | None) -> list[dict[str, object]]:

@@ -486,3 +486,56 @@ def test_a_source_that_is_poked_and_cancelled_at_once_ends(tmp_path: Path) -> No
         assert running.cancelled()
 
     asyncio.run(poke_and_cancel())
+
+
+def test_others_have_their_turn_while_a_folder_is_looked_at(tmp_path: Path) -> None:
+    """A look gives way between its pieces: at least once for each file that it reads."""
+    watched = Watched(tmp_path / "config")
+    watched.folder.write(A, B)
+
+    async def turns() -> int:
+        running = asyncio.create_task(watched.source.run())
+        count = 0
+        while not watched.wishes:
+            await asyncio.sleep(0)
+            count += 1
+        running.cancel()
+        await asyncio.wait((running,))
+        return count
+
+    assert asyncio.run(turns()) > len(list(watched.path.iterdir()))
+
+
+@pytest.mark.parametrize("pieces", range(12))
+def test_a_change_in_the_middle_of_a_look_is_obeyed_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    """Whenever the folder changes, each wish is one state of it, and a poke during a look is heard after it."""
+    monkeypatch.setattr("midstream_engine.source.POLL_SECONDS", 3600.0)
+    folder = ConfigFolder(tmp_path / "config")
+    folder.write(A)
+    wishes: list[Wish] = []
+    obeyed = asyncio.Event()
+
+    def accept(wish: Wish) -> None:
+        wishes.append(wish)
+        if wish.sequence == 2:
+            obeyed.set()
+
+    async def change() -> None:
+        source = Source(folder.path, accept, lambda _: None)
+        running = asyncio.create_task(source.run())
+        for _ in range(pieces):
+            await asyncio.sleep(0)
+        folder.write(B, C, sequence=2)
+        source.poke()
+        async with asyncio.timeout(10):
+            await obeyed.wait()
+        running.cancel()
+        await asyncio.wait((running,))
+
+    asyncio.run(change())
+    states = {1: {ID_A}, 2: {ID_B, ID_C}}
+    for wish in wishes:
+        assert states[wish.sequence] == wish.documents.keys()
+        assert states[wish.sequence] == set(wish.goal.hold)
