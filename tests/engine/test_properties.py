@@ -64,6 +64,28 @@ def test_engine_and_reference_answer_the_same(engine: Plane, folder: Path) -> No
     agree()
 
 
+def test_bodies_that_are_alike_are_told_apart(engine: Plane, folder: Path) -> None:
+    """Arrow is read and written by what earlier bodies had in common: each answer is that of its own rows."""
+
+    @examples
+    @given(st.data())
+    def agree(data: st.DataObject) -> None:
+        pipeline = data.draw(pipelines(folder), "pipeline")
+        engine.serve(revision(pipeline.spec()))
+        trial = Trial(pipeline, data.draw(requests(pipeline), "rows"), data.draw(ARROW, "sent as"))
+        sent = data.draw(trial.sent(), "sent")
+        sent.headers["accept"] = data.draw(st.sampled_from((wire.ARROW_FILE, wire.ARROW_STREAM)))
+        tried = [(trial, sent), trial.turned(sent)]
+        asked = [tried[number] for number in (0, 0, 1, 0, 1, 1)]
+        for (each, _), answer in zip(asked, engine.infer([s for _, s in asked]), strict=True):
+            each.check(answer)
+
+    agree()
+
+
+ARROW = st.sampled_from(("arrow", "stream"))
+
+
 def test_engine_and_reference_refuse_the_same(engine: Plane, folder: Path) -> None:
     """Rows with something in them that may not fit: both take them, or neither."""
 

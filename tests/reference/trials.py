@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,8 @@ class Trial:
         """Names of tensors that are asked for; None for all."""
         self.lossless = False
         """Tensors come as binary data."""
+        self._encoding = ""
+        self._fixed = False
         self.keys = [Column(name, dtype) for name, dtype in asked.key_types.items()]
         self.table = self._table()
 
@@ -81,7 +84,7 @@ class Trial:
                 text = draw(st.sampled_from(["0", "0.4", "0.5", "1", "0.99", "3e-1"]))
                 self.literal = float(text)
                 sent.headers["x-midstream-split-key"] = text
-            encoding = draw(st.sampled_from(["", "", "gzip", "deflate", "zstd"]))
+            encoding = self._encoding = draw(st.sampled_from(["", "", "gzip", "deflate", "zstd"]))
             if encoding:
                 sent.body = wire.pack(sent.body, encoding)
                 sent.headers["content-encoding"] = encoding
@@ -109,12 +112,26 @@ class Trial:
                 kind = draw(st.sampled_from([wire.COLUMNAR, "application/json", ""]))
                 return Sent(body, headers={"content-type": kind})
             case "arrow" | "stream":
-                file = self.sending == "arrow"
-                body = wire.arrow(rows, columns, file=file, fixed=draw(st.booleans()))
-                kind = wire.ARROW_FILE if file else wire.ARROW_STREAM
-                return Sent(body, headers={"content-type": kind})
+                self._fixed = draw(st.booleans())
+                kind = wire.ARROW_FILE if self.sending == "arrow" else wire.ARROW_STREAM
+                return Sent(self.arrow(fixed=self._fixed), headers={"content-type": kind})
             case _:
                 return self._tensors(draw, rows, columns)
+
+    def turned(self, sent: Sent) -> "tuple[Trial, Sent]":
+        """The same in Arrow with the last row first: a body of the same columns and lengths, with other values."""
+        asked = self.asked
+        keys = {name: values[::-1] for name, values in asked.keys.items()}
+        other = Trial(self.pipeline, replace(asked, rows=asked.rows[::-1], keys=keys), self.sending)
+        other.literal, other.selection = self.literal, self.selection
+        body = other.arrow(fixed=self._fixed)
+        packed = wire.pack(body, self._encoding) if self._encoding else body
+        return other, replace(sent, body=packed)
+
+    def arrow(self, *, fixed: bool) -> bytes:
+        """The body. fixed: lists have a fixed size, where they have one."""
+        columns = [*self.asked.columns, *self.keys]
+        return wire.arrow(self._rows(), columns, file=self.sending == "arrow", fixed=fixed)
 
     def _tensors(
         self, draw: st.DrawFn, rows: Sequence[dict[str, Any]], columns: Sequence[Column]
