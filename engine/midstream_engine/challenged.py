@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from midstream_engine.comparison import size_of
 from midstream_engine.revision import Revision
 from midstream_engine.sessions import Arrays, Stop
-from midstream_engine.shadow import Asked, ShadowRunner
+from midstream_engine.shadow import ShadowRunner
 from midstream_engine.shadowjob import ShadowJob
+from midstream_engine.shadowlane import Asked
 from midstream_engine.steps import ShadowStep
 from midstream_engine.units import OnnxUnit, Unit
 

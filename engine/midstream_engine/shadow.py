@@ -13,11 +13,10 @@ import asyncio
 import functools
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from midstream_engine.comparer import Comparer
 from midstream_engine.comparison import Difference, Outcome, ShadowCounts
 from midstream_engine.schema import Array
 from midstream_engine.shadowjob import (
@@ -25,11 +24,11 @@ from midstream_engine.shadowjob import (
     Found,
     Leased,
     ShadowJob,
-    differences,
     failed,
     run,
     tell,
 )
+from midstream_engine.shadowlane import Asked, Lane, Ticket
 from midstream_engine.worker import IDLE_SECONDS, Worker
 
 MAX_JOBS = 32
@@ -54,41 +53,6 @@ _QUIET_SECONDS = 60.0
 _TURN = "its turn did not come in time"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    """A job that was taken, until its end."""
-
-    job: ShadowJob
-    lane: "_Lane"
-    deadline: float | None
-    """Of the request that waits for it, in the loop's time."""
-    answer: "asyncio.Future[Arrays | None] | None" = None
-    running: bool = False
-    ended: bool = False
-    late: bool = False
-    """Its request has gone on without it."""
-    stopped: bool = False
-    """It was told to stop."""
-    timer: asyncio.TimerHandle | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """The queue of one challenger."""
-
-    key: tuple[str, str, bool]
-    parallel: int
-    limit: int
-    waiting: deque[_Ticket] = field(default_factory=deque)
-    running: int = 0
-    roused: bool = False
-    worker: Worker | None = None
-    timeouts: int = 0
-    """In a row."""
-    rests_until: float = 0.0
-    quiet_until: float = 0.0
 
 
 class ShadowRunner:
@@ -119,14 +83,12 @@ class ShadowRunner:
         self._grace_seconds = grace_seconds
         self._stuck_seconds = stuck_seconds
         self._idle_seconds = idle_seconds
-        self._lanes: dict[tuple[str, str, bool], _Lane] = {}
-        self._tickets: set[_Ticket] = set()
+        self._lanes: dict[tuple[str, str, bool], Lane] = {}
+        self._tickets: set[Ticket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._comparer: Worker | None = None
-        self._comparing = 0
-        """Comparisons in that thread, or waiting for it."""
         self._news = asyncio.Event()
         """Something has ended."""
+        self._comparer = Comparer(self._news.set, idle_seconds)
         self._closed = False
 
     def offer(self, job: ShadowJob) -> bool:
@@ -148,16 +110,16 @@ class ShadowRunner:
         self.counts.of(step, challenger).outcomes[Outcome.DROPPED] += 1
         return False
 
-    def ask(self, jobs: Iterable[ShadowJob]) -> "Asked":
+    def ask(self, jobs: Iterable[ShadowJob]) -> Asked:
         """Start the challengers of one step now, beside the champion, for a request that waits. Never raises."""
-        tickets: dict[str, _Ticket | None] = {}
+        tickets: dict[str, Ticket | None] = {}
         for job in jobs:
             try:
                 tickets[job.challenger] = self._take(job, asked=True)
             except Exception as error:  # noqa: BLE001 - as in `offer`
                 self._defect("a challenger could not be asked", error)
                 tickets[job.challenger] = None
-        return Asked(self, tickets)
+        return Asked(tickets, self._leave, self._compare_later)
 
     def discard(self, revision: Leased) -> None:
         """Give up the waiting jobs of a revision that is to be freed; those that run end within their time-out."""
@@ -182,7 +144,7 @@ class ShadowRunner:
             task.cancel()
         try:
             async with asyncio.timeout(seconds):
-                while self._tickets or self._tasks or self._comparing:
+                while self._tickets or self._tasks or self._comparer.waiting:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
@@ -194,12 +156,11 @@ class ShadowRunner:
                 if lane.worker is not None:
                     lane.worker.stop()
             self._lanes.clear()
-            if self._comparer is not None:
-                self._comparer.stop()
+            self._comparer.stop()
 
     # For those who wait
 
-    def _leave(self, ticket: _Ticket, outcome: Outcome) -> None:
+    def _leave(self, ticket: Ticket, outcome: Outcome) -> None:
         """The request goes on without this challenger; what runs already ends by itself."""
         if ticket.ended:
             return
@@ -208,15 +169,15 @@ class ShadowRunner:
             ticket.lane.waiting.remove(ticket)
             self._end(ticket, Found(outcome, message=_TURN))
 
-    def _compare_later(self, ticket: _Ticket, champion: Arrays, outputs: Arrays) -> None:
-        if self._comparing >= _MAX_COMPARING or self._closed:
+    def _compare_later(self, ticket: Ticket, champion: Arrays, outputs: Arrays) -> None:
+        if self._comparer.waiting >= _MAX_COMPARING or self._closed:
             return
         tally = self.counts.of(ticket.job.step, ticket.job.challenger)
-        self._compare(ticket.job, champion, outputs, tally.compared)
+        self._comparer.put(ticket.job, champion, outputs, tally.compared)
 
     # Taking
 
-    def _take(self, job: ShadowJob, *, asked: bool) -> _Ticket | None:
+    def _take(self, job: ShadowJob, *, asked: bool) -> Ticket | None:
         loop = asyncio.get_running_loop()
         lane = self._lane(job, asked=asked)
         counts = self.counts
@@ -226,7 +187,7 @@ class ShadowRunner:
         if not job.revision.acquire():
             self._refuse(job, Outcome.DISCARDED)
             return None
-        ticket = _Ticket(job, lane, loop.time() + job.seconds if asked else None)
+        ticket = Ticket(job, lane, loop.time() + job.seconds if asked else None)
         counts.jobs += 1
         counts.bytes += job.size
         self._tickets.add(ticket)
@@ -238,7 +199,7 @@ class ShadowRunner:
             self._rouse(lane)
         return ticket
 
-    def _is_closed_to(self, lane: _Lane) -> bool:
+    def _is_closed_to(self, lane: Lane) -> bool:
         return (
             len(lane.waiting) + lane.running >= lane.limit
             or self._closed
@@ -249,25 +210,25 @@ class ShadowRunner:
         self.counts.of(job.step, job.challenger).outcomes[outcome] += 1
         tell(job, None)
 
-    def _lane(self, job: ShadowJob, *, asked: bool) -> _Lane:
+    def _lane(self, job: ShadowJob, *, asked: bool) -> Lane:
         key = (job.step, job.challenger, asked)
         lane = self._lanes.get(key)
         if lane is None:
             # A Python model has a queue of its own in its sidekick; a thread does one thing at a time.
             parallel = 1 if job.run is not None or not asked else MAX_ASKED
-            lane = self._lanes[key] = _Lane(
+            lane = self._lanes[key] = Lane(
                 key, parallel, max(MAX_ASKED, self._max_jobs) if asked else self._max_jobs
             )
         return lane
 
     # Running
 
-    def _rouse(self, lane: _Lane) -> None:
+    def _rouse(self, lane: Lane) -> None:
         if not lane.roused:
             lane.roused = True
             asyncio.get_running_loop().call_soon(self._start, lane)
 
-    def _start(self, lane: _Lane) -> None:
+    def _start(self, lane: Lane) -> None:
         lane.roused = False
         now = asyncio.get_running_loop().time()
         while lane.waiting and lane.running < lane.parallel:
@@ -283,7 +244,7 @@ class ShadowRunner:
             except Exception as error:  # noqa: BLE001 - there may be no thread left
                 self._end(ticket, failed(error))
 
-    def _begin(self, ticket: _Ticket, seconds: float) -> None:
+    def _begin(self, ticket: Ticket, seconds: float) -> None:
         job, lane = ticket.job, ticket.lane
         loop = asyncio.get_running_loop()
         if job.run is not None:
@@ -303,14 +264,14 @@ class ShadowRunner:
         self._tasks.add(task)
         task.add_done_callback(self._over)
 
-    def _stop(self, ticket: _Ticket) -> None:
+    def _stop(self, ticket: Ticket) -> None:
         loop = asyncio.get_running_loop()
         ticket.timer = loop.call_later(self._stuck_seconds, self._abandon, ticket)
         if ticket.job.stop is not None:
             ticket.stopped = True
             ticket.job.stop()
 
-    def _abandon(self, ticket: _Ticket) -> None:
+    def _abandon(self, ticket: Ticket) -> None:
         """Go on without a thread that does not come back: the next job gets another."""
         if ticket.lane.worker is not None:
             ticket.lane.worker.stop()
@@ -322,7 +283,7 @@ class ShadowRunner:
         self._tasks.discard(task)
         self._news.set()
 
-    async def _call(self, ticket: _Ticket, seconds: float) -> None:
+    async def _call(self, ticket: Ticket, seconds: float) -> None:
         job = ticket.job
         start = time.perf_counter_ns()
         try:
@@ -340,7 +301,7 @@ class ShadowRunner:
             raise
         self._end(ticket, found)
 
-    def _ran(self, ticket: _Ticket, found: Any) -> None:
+    def _ran(self, ticket: Ticket, found: Any) -> None:
         self._end(ticket, found if isinstance(found, Found) else failed(found))
 
     async def _compared(
@@ -352,41 +313,12 @@ class ShadowRunner:
             if not future.done():
                 future.set_result(found)
 
-        self._compare(job, champion, outputs, settle)
+        self._comparer.put(job, champion, outputs, settle)
         return await future
-
-    def _compare(
-        self,
-        job: ShadowJob,
-        champion: Mapping[str, Array],
-        outputs: Arrays,
-        then: Callable[[list[Difference]], None],
-    ) -> None:
-        """Work out the differences in a thread: large outputs take long."""
-
-        def over(found: list[Difference]) -> None:
-            self._comparing -= 1
-            self._news.set()
-            then(found)
-
-        if self._comparer is None:
-            self._comparer = Worker(
-                "compare",
-                first=False,
-                idle=self._forget_comparer,
-                idle_seconds=self._idle_seconds,
-            )
-        self._comparer.put(functools.partial(differences, job, champion, outputs), over)
-        self._comparing += 1
-
-    def _forget_comparer(self) -> None:
-        if self._comparer is not None and not self._comparing:
-            self._comparer.stop()
-            self._comparer = None
 
     # Ending
 
-    def _end(self, ticket: _Ticket, found: Found) -> None:
+    def _end(self, ticket: Ticket, found: Found) -> None:
         """The one end of every job that was taken."""
         if ticket.ended:
             return
@@ -414,7 +346,7 @@ class ShadowRunner:
             if lane.waiting:
                 self._rouse(lane)
 
-    def _count(self, lane: _Lane, job: ShadowJob, found: Found) -> None:
+    def _count(self, lane: Lane, job: ShadowJob, found: Found) -> None:
         tally = self.counts.of(job.step, job.challenger)
         if found.outcome is Outcome.ANSWERED:
             tally.answered(job.rows, found.ns)
@@ -440,7 +372,7 @@ class ShadowRunner:
                 found.message,
             )
 
-    def _forget_if_idle(self, lane: _Lane) -> None:
+    def _forget_if_idle(self, lane: Lane) -> None:
         if lane.waiting or lane.running:
             return
         if lane.worker is not None:
@@ -451,44 +383,3 @@ class ShadowRunner:
 
     def _defect(self, what: str, error: Exception) -> None:
         _log.error("%s", what, exc_info=error)
-
-
-class Asked:
-    """Challengers that a request waits for."""
-
-    def __init__(self, runner: ShadowRunner, tickets: dict[str, _Ticket | None]) -> None:
-        self._runner = runner
-        self._tickets = tickets
-
-    async def answers(self, champion: Arrays) -> dict[str, Arrays | None]:
-        """The outputs of each challenger, by name; None for one that failed, or took longer than it may.
-
-        champion: its outputs, which the others are compared with. Waits until each challenger has answered or its time
-        is over, counted from `ask`. Never raises but when it is cancelled.
-        """
-        loop = asyncio.get_running_loop()
-        tickets = [each for each in self._tickets.values() if each is not None]
-        waits = [each.answer for each in tickets if each.answer is not None]
-        if waits:
-            last = max(each.deadline or 0.0 for each in tickets)
-            try:
-                await asyncio.wait(waits, timeout=max(0.0, last - loop.time()))
-            except BaseException:
-                self.give_up()
-                raise
-            for each in tickets:
-                self._runner._leave(each, Outcome.TIMED_OUT)  # noqa: SLF001 - two halves of one
-        found: dict[str, Arrays | None] = dict.fromkeys(self._tickets)
-        for name, ticket in self._tickets.items():
-            if ticket is None or ticket.answer is None or not ticket.answer.done():
-                continue
-            outputs = found[name] = ticket.answer.result()
-            if outputs is not None:
-                self._runner._compare_later(ticket, champion, outputs)  # noqa: SLF001 - two halves of one
-        return found
-
-    def give_up(self) -> None:
-        """Wait no more, for example because the champion failed: what has not begun is not run."""
-        for ticket in self._tickets.values():
-            if ticket is not None:
-                self._runner._leave(ticket, Outcome.DISCARDED)  # noqa: SLF001 - two halves of one
