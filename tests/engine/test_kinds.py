@@ -154,6 +154,27 @@ def test_an_option_that_never_matches_is_refused(tmp_path: Path, one: Path, two:
         ) == refused["message"]
 
 
+@pytest.mark.parametrize(
+    ("code", "reason", "said"),
+    [
+        ("import nothing_of_this_name", "InvalidCode", "No module named 'nothing_of_this_name'"),
+        ("import os; os._exit(3)", "SidekickCrashed", "when it was imported, its process ended"),
+    ],
+)
+def test_code_that_cannot_be_imported_is_named_once(
+    tmp_path: Path, code: str, reason: str, said: str
+) -> None:
+    """The message begins with step and model, and goes on with what is wrong."""
+    config = ConfigFolder(tmp_path / "config")
+    config.write(revision({"steps": [{"name": "prepare", "model": python(code, "pre")}]}))
+    with engine(tmp_path) as running:
+        refused = running.wait("refused")
+        assert reason == refused["reason"]
+        assert refused["message"].startswith("step 'prepare', model 'pre': ")
+        assert said in refused["message"]
+        assert 1 == refused["message"].count("model 'pre'")
+
+
 def test_variants_with_other_outputs_are_refused(tmp_path: Path, one: Path) -> None:
     """The message names both variants and what each gives."""
     other = models.linear(tmp_path / "other.onnx", input_name="tensor", output_name="price")

@@ -84,7 +84,7 @@ class Crew:
         self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def opened(self) -> None:
-        """Wait until the first worker has imported the code. Raises LoadError."""
+        """Wait until the first worker has imported the code. Raises LoadError, which leaves naming to the caller."""
         await asyncio.shield(self._opening)
 
     async def take(self, deadline: float, seconds: float) -> Worker:
@@ -222,18 +222,18 @@ class Crew:
         except OSError as error:
             what = f"a worker cannot be started: {error}"
             self._lost(worker, what)
-            raise LoadError("SidekickUnavailable", self.said(what), transient=True) from error
+            raise LoadError("SidekickUnavailable", what, transient=True) from error
         except WorkerEnded as error:
-            what = self.said(f"when it was imported, {error}")
+            what = f"when it was imported, {error}"
             raise LoadError("SidekickCrashed", what) from error
         except WorkerTimedOut as error:
-            what = self.said(f"it was not imported within {seconds:g} s")
+            what = f"it was not imported within {seconds:g} s"
             raise LoadError("SidekickTimedOut", what) from error
         if frame.header["op"] != "ready":
             if frame.header.get("transient"):
-                raise LoadError("SidekickUnavailable", self.said(frame.message), transient=True)
+                raise LoadError("SidekickUnavailable", frame.message, transient=True)
             reason = "SidekickCrashed" if frame.header.get("retire") else "InvalidCode"
-            raise LoadError(reason, self.said(frame.message))
+            raise LoadError(reason, frame.message)
         self.entry = str(frame.header.get("entry"))
 
     def _start_later(self, slot: _Slot) -> None:
