@@ -1,6 +1,5 @@
 """Every example is served as it is committed, asked what its samples ask, and answers what is expected of it."""
 
-import io
 import json
 import re
 import shlex
@@ -10,16 +9,14 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pytest
 
+from kit import examples
+from kit.examples import EXAMPLES, FOLDERS
 from kit.serving import serving
 from midstream import manifest as manifests
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-FOLDERS = sorted(path.parent.name for path in EXAMPLES.glob("*/cases.json"))
 MANIFESTS = sorted(
     path.relative_to(EXAMPLES).as_posix()
     for name in FOLDERS
@@ -27,11 +24,6 @@ MANIFESTS = sorted(
 )
 ADDRESS = "http://127.0.0.1:8080"
 """What READMEs write; the tests take a free port."""
-
-
-def _cases(manifest: Path) -> list[dict[str, Any]]:
-    found = json.loads((manifest.parent / "cases.json").read_text(encoding="utf-8"))
-    return [each for each in found if each["manifest"] == manifest.name]
 
 
 def _commands(manifest: Path) -> list[list[str]]:
@@ -65,7 +57,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Pat
 def test_example_answers_as_expected(served: tuple[Path, str]) -> None:
     """Each sample gets the answer that was worked out for it; each command of the README gets one, too."""
     manifest, address = served
-    cases = _cases(manifest)
+    cases = examples.cases(manifest)
     assert cases, "an example without a sample shows nothing"
     pipeline = manifests.load(manifest).pipeline.metadata.name
     for case in cases:
@@ -73,9 +65,9 @@ def test_example_answers_as_expected(served: tuple[Path, str]) -> None:
         path = case.get("path", f"/pipelines/{pipeline}")
         request = urllib.request.Request(address + path, body, case["headers"])  # noqa: S310
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            given = _read(answer.read(), answer.headers["Content-Type"])
+            given = examples.read(answer.read(), answer.headers["Content-Type"])
         expected = json.loads((manifest.parent / case["expected"]).read_text(encoding="utf-8"))
-        _require(given, expected, f"{case['body']}: ")
+        examples.require(given, expected, f"{case['body']}: ")
     commands = _commands(manifest)
     assert commands, "the README has no curl line for it"
     if shutil.which("curl") is None:
@@ -94,30 +86,6 @@ def _run(words: list[str], address: str, root: Path) -> None:
         cwd=root, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "200"), (words, done.stderr)
-
-
-def _read(body: bytes, kind: str) -> Any:
-    if "arrow" not in kind:
-        return json.loads(body)
-    source = io.BytesIO(body)
-    reader = pa.ipc.open_stream(source) if "stream" in kind else pa.ipc.open_file(source)
-    return reader.read_all().to_pydict()
-
-
-def _require(given: Any, expected: Any, where: str) -> None:
-    """Everything that is expected is there; an answer has more, such as times."""
-    if isinstance(expected, dict):
-        for key, each in expected.items():
-            assert key in given, f"{where}{key} is missing; there are {', '.join(given)}"
-            _require(given[key], each, f"{where}.{key}")
-    elif isinstance(expected, list):
-        assert len(given) == len(expected), f"{where}: {given}"
-        for number, each in enumerate(expected):
-            _require(given[number], each, f"{where}[{number}]")
-    elif isinstance(expected, float):
-        assert given == pytest.approx(expected, rel=1e-6), where
-    else:
-        assert given == expected, where
 
 
 def test_files_are_what_the_script_makes() -> None:
