@@ -27,7 +27,13 @@ PAGES = {
 CLUSTER, SWAP, GITOPS = PAGES["cluster.md"], PAGES["swap.md"], PAGES["gitops.md"]
 BALANCER = envoy.Envoy(engines=(("house-price-engine", names.ENGINE_PORT),), memory=512 << 20)
 SPEC = PipelineSpec.model_validate({"steps": [], "deployed": False})
-LINKING = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+LINKING = sorted(
+    [
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "examples").rglob("README.md"),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    ]
+)
 
 
 def section(page: str, title: str) -> str:
