@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from kit import models
 from midstream_engine.errors import LoadError, StepFailed
-from midstream_engine.sessions import SessionPool, by_row, run_bounded, zeros
+from midstream_engine.sessions import SessionPool, by_row, run_bounded, spent_ns, zeros
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "house-price" / "models"
 ONES = {"tensor": np.ones((1, 18), np.float32)}
@@ -93,6 +94,26 @@ def test_a_bounded_run_that_is_in_time_answers(tmp_path: Path) -> None:
     """The same values as without a bound."""
     session = SessionPool().acquire("a", models.scaled(tmp_path / "a.onnx", 2))
     assert [[36.0]] == run_bounded(session, ["variable"], ONES, 20)[0].tolist()
+
+
+def test_what_bounded_runs_spend_is_counted_for_the_thread_that_asked(tmp_path: Path) -> None:
+    """It is the processor's time, however many run at once; other threads' runs are not in it."""
+    session = SessionPool().acquire("a", models.scaled(tmp_path / "a.onnx", 2))
+    others: list[int] = []
+
+    def run() -> None:
+        run_bounded(session, ["variable"], ONES, 20)
+        others.append(spent_ns())
+
+    before = spent_ns()
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert others[0] > 0
+    assert before == spent_ns()
+    cpu = time.process_time_ns()
+    run_bounded(session, ["variable"], ONES, 20)
+    assert 0 < spent_ns() - before <= time.process_time_ns() - cpu
 
 
 def test_a_bounded_run_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
