@@ -109,9 +109,17 @@ def changed_steps(before: Sequence[dict[str, Any]], resolved: resolve.Resolved) 
 def differences(
     before: observe.Fields | None, after: observe.Fields | None, what: str
 ) -> list[str]:
-    """Return sentences on what callers would notice: names, types and known lengths of a row. Pure."""
+    """Return sentences on what callers would notice: names, types and known lengths of a row. Pure.
+
+    None is what only running it tells: nothing is known to differ between two of these, nor to be the same as before
+    where one side is declared.
+    """
     if before is None or after is None:
-        return []  # only running it tells
+        if before is not None:
+            return [f"{what}s {observe.list_fields(before)} were declared, and are not any more"]
+        if after is not None:
+            return [f"{what}s were not declared, and are now: {observe.list_fields(after)}"]
+        return []
     old, new = ({one["name"]: one for one in fields} for fields in (before, after))
     said = [f"{what} {observe.say_field(old[name])} is gone" for name in old if name not in new]
     said += [f"{what} {observe.say_field(new[name])} is new" for name in new if name not in old]

@@ -384,10 +384,9 @@ class Manager:
         if self.serving is None and revision.id == wish.goal.stable:
             return []  # nothing serves, and this is the last resort
         inputs, outputs = self._shown
-        # What a Python model does not declare says nothing of a change.
         return [
-            *(differences(inputs, loaded.inputs, "input") if inputs and loaded.inputs else []),
-            *(differences(outputs, loaded.outputs, "output") if outputs and loaded.outputs else []),
+            *differences(inputs, loaded.inputs, "input"),
+            *differences(outputs, loaded.outputs, "output"),
         ]
 
     def _wanted(self, revision: Revision) -> bool:

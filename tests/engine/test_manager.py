@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kit import models
+from kit import models, pipelines
 from kit.folder import document, entry, model
 from kit.live import Live, live, play
 from midstream_api.engineconfig import ResolvedModel, RevisionDocument
@@ -399,6 +399,30 @@ async def test_allowing_a_schema_change_later_lets_the_refused_candidate_through
         assert "allowSchemaChange" in told["message"]
         engine.wish(stable, other, allow_schema_change=True)
         await engine.wait("serving", other)
+
+
+@story
+async def test_a_schema_that_is_not_declared_any_more_is_refused(tmp_path: Path) -> None:
+    """And the other way round: nobody can tell that callers would not notice."""
+    declared = scaled(tmp_path, 1)
+    code = pipelines.python("def process(inputs): return inputs")
+    unknown = pipelines.revision({"steps": [{"name": "predict", "model": code}]})
+    async with live(tmp_path) as engine:
+        engine.wish(declared)
+        await engine.wait("serving", declared)
+        engine.wish(declared, unknown)
+        told = await engine.wait("refused", unknown, reason="SchemaChanged")
+        assert (
+            "outputs 'variable' (float32[1]) were declared, and are not any more"
+            in (told["message"])
+        )
+        engine.wish(declared, unknown, allow_schema_change=True)
+        await engine.wait("serving", unknown)
+        engine.wish(unknown)
+        await engine.wait("freed", declared)
+        engine.wish(unknown, declared)
+        told = await engine.wait("refused", declared, reason="SchemaChanged")
+        assert "inputs were not declared, and are now: 'tensor' (float32[18])" in told["message"]
 
 
 @story

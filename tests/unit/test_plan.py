@@ -217,12 +217,23 @@ def test_changes_of_variants_name_them() -> None:
 
 
 def test_what_only_running_tells_is_no_change() -> None:
-    """Code that declares nothing is compared with nothing."""
-    running = _running(_resolved(RF), Schema(None, [VARIABLE]))
+    """Code that declares nothing is not compared with code that declares nothing."""
+    running = _running(_resolved(RF), Schema([TENSOR], None))
     unknown = Schema([TENSOR], None)
     assert plan.judge(_resolved(GBR), unknown, running).schema_changes == []
     said = plan.describe(_resolved(GBR), unknown, "http://e", None, plan.Verdict("start"))
     assert said[2:4] == ["  takes 'tensor' (float32[18])", "  gives what only running it tells"]
+
+
+def test_what_one_side_declares_is_a_change() -> None:
+    """An engine refuses it, because nothing tells that callers would not notice."""
+    running = _running(_resolved(RF), Schema(None, [VARIABLE]))
+    verdict = plan.judge(_resolved(GBR), Schema([TENSOR], None), running)
+    assert verdict.action == "refused"
+    assert verdict.schema_changes == [
+        "inputs were not declared, and are now: 'tensor' (float32[18])",
+        "outputs 'variable' (float32[1]) were declared, and are not any more",
+    ]
 
 
 def test_code_in_the_manifest_is_not_fetched() -> None:
