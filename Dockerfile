@@ -90,6 +90,6 @@ LABEL org.opencontainers.image.title="midstream-engine" \
 COPY --from=engine-libraries /opt/midstream /opt/midstream
 COPY --from=engine-packages /packages /opt/midstream/packages
 # Before the first import of onnxruntime: nothing phones home.
-ENV ORT_DISABLE_TELEMETRY=1
+ENV ORT_DISABLE_TELEMETRY=1 GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 EXPOSE 8080 8081
 ENTRYPOINT ["python", "-m", "midstream_engine"]

@@ -5,12 +5,16 @@ glibc only where it says so; elsewhere those calls do nothing.
 
 import ctypes
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from midstream_engine.errors import LoadError
 
 NEW_FILE_FACTOR = 2.2
 """Peak memory of loading a model, relative to its file (measured, `docs/decisions/0003-onnxruntime.md`)."""
+
+_TUNABLES = "GLIBC_TUNABLES"
+_LARGE_PAGES = "glibc.malloc.hugetlb"
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -19,6 +23,20 @@ _THRESHOLD = 128 * 1024
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def environment(given: Mapping[str, str]) -> dict[str, str]:
+    """The variables for a process that loads models: those given, and large pages for its large blocks.
+
+    Freeing a model, onnxruntime holds the GIL while the kernel takes back page by page, and in a thread that has let
+    go of it the kernel's lock stops others which have it. With pages of 2 MB there are fewer by a factor of 512. glibc
+    reads this at a process's start only (2.35 and newer), and asks for them where the kernel grants them on request.
+    """
+    tunables = given.get(_TUNABLES, "")
+    if _LARGE_PAGES in tunables:
+        return dict(given)
+    added = f"{_LARGE_PAGES}=1"
+    return {**given, _TUNABLES: f"{tunables}:{added}" if tunables else added}
 
 
 def _libc() -> ctypes.CDLL | None:

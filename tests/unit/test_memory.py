@@ -140,3 +140,19 @@ def test_resident_memory_grows_with_what_is_touched() -> None:
     block = bytearray(b"x") * (64 * MIB)
     assert memory.resident() - before > 48 * MIB
     assert 64 * MIB == len(block)
+
+
+@pytest.mark.parametrize(
+    ("given", "tunables"),
+    [
+        ({}, "glibc.malloc.hugetlb=1"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.check=3"}, "glibc.malloc.check=3:glibc.malloc.hugetlb=1"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_large_pages_are_asked_for_unless_somebody_decided_otherwise(
+    given: dict[str, str], tunables: str
+) -> None:
+    """Other settings of the C library, and other variables, stay as they are."""
+    found = memory.environment({"PATH": "/bin", **given})
+    assert {"PATH": "/bin", "GLIBC_TUNABLES": tunables} == found

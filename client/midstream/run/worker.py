@@ -21,6 +21,7 @@ from typing import Any
 from midstream import dockerconfig
 from midstream.run.child import Child, Starter
 from midstream.run.rollout import Death
+from midstream_engine import memory
 from midstream_engine.channel import Channel, ChannelClosed, ChannelError, Handler
 from midstream_engine.marks import MARK_FILE
 
@@ -176,7 +177,7 @@ class Worker:
                     pass_fds=(self._launch.listener.fileno(), theirs.fileno()),
                     stdin=subprocess.DEVNULL,
                     stdout=_STDERR,  # ours is for what the supervisor says
-                    env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+                    env={**memory.environment(os.environ), "ORT_DISABLE_TELEMETRY": "1"},
                     # Ctrl-C in the terminal is the supervisor's to handle. Not a session: Linux shares processors
                     # between sessions first, and would give ours as much as all of the worker's threads.
                     process_group=0,
