@@ -1,10 +1,10 @@
 """How much a swap delays the requests that meet it.
 
 The product as users run it, one worker, on one core; the load has the other one. Requests come at fixed times at half
-the rate that it can take, and latency counts from the time at which a request was to be sent. Blocks of one swap a
-second alternate with blocks without any. The window of a swap lasts from the begin of loading to 50 ms after the old
-model was freed; for each of them there is a window of the same length one block later, without a swap, and another one
-block later again (A/A).
+the rate that it can take, and latency counts from the time at which a request was to be sent. Two swaps, a second
+apart, alternate with four seconds without any: a machine that others share changes its pace within seconds. The window
+of a swap lasts from the begin of loading to 50 ms after the old model was freed; for each of them there is a window of
+the same length two seconds later, without a swap, and another one two seconds later again (A/A).
 """
 
 import os
@@ -29,6 +29,8 @@ from kit.windows import Requests, Window
 PERIOD_SECONDS = 1.0
 """Between two swaps."""
 SWAPS_IN_A_BLOCK = 5
+SWAPS_AT_ONCE = 2
+"""One a second, until there are as many seconds without one, twice."""
 _SHARE = 0.5
 """Of the rate that the service can take."""
 _CLIENTS = 16
@@ -48,7 +50,7 @@ class Sample(NamedTuple):
     swaps: list[Window]
     quiet: list[Window]
     again: list[Window]
-    """As `quiet`, a block later: what differs between the two is noise."""
+    """As `quiet`, two seconds later: what differs between the two is noise."""
     ticks: NDArray[np.float64]
     swap_ms: list[float]
     """From the change of the manifest being noticed to all workers serving it."""
@@ -92,12 +94,12 @@ def sample(case: Case, *, blocks: int, rate: float | None, ticking: bool) -> Sam
                 running.wait_until_answering()
                 found = [
                     swap
-                    for block in range(blocks)
-                    for swap in _block(service, manifests, versions, block * SWAPS_IN_A_BLOCK)
+                    for done in range(0, blocks * SWAPS_IN_A_BLOCK, SWAPS_AT_ONCE)
+                    for swap in _some(service, manifests, versions, done)
                 ]
                 record = running.stop()
         ticks = ticker.read(notes) if ticking else np.empty(0)
-    length = SWAPS_IN_A_BLOCK * PERIOD_SECONDS
+    length = SWAPS_AT_ONCE * PERIOD_SECONDS
     swaps = [
         Window(swap.began - record.epoch, swap.ended - record.epoch + windows.AFTER_SECONDS)
         for swap in found
@@ -124,17 +126,17 @@ def _pin(service: serving.Service) -> None:
             os.sched_setaffinity(int(thread.name), {SERVER_CORE})
 
 
-def _block(
+def _some(
     service: serving.Service, manifests: Sequence[str], versions: Sequence[str], done: int
 ) -> list[serving.Swap]:
     """One swap a second; then twice as long none."""
     found = []
     begin = time.monotonic()
-    for number in range(SWAPS_IN_A_BLOCK):
+    for number in range(SWAPS_AT_ONCE):
         time.sleep(max(0.0, begin + number * PERIOD_SECONDS - time.monotonic()))
         turn = (done + number + 1) % len(manifests)
         found.append(service.swap(manifests[turn], versions[turn]))
-    time.sleep(begin + 3 * SWAPS_IN_A_BLOCK * PERIOD_SECONDS - time.monotonic())
+    time.sleep(max(0.0, begin + 3 * SWAPS_AT_ONCE * PERIOD_SECONDS - time.monotonic()))
     return found
 
 
