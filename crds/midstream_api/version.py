@@ -48,28 +48,18 @@ def content(
     return found
 
 
-_ELSEWHERE = ("uri", "inline", "insecure", "size", "verify")
+_MODEL = {"model": {"uri": True, "inline": True, "insecure": True, "size": True, "verify": True}}
+
+_ELSEWHERE: dict[str, Any] = {
+    **_MODEL,
+    "split": {"variants": {"__all__": _MODEL}},
+    "shadow": {"champion": _MODEL, "challengers": {"__all__": _MODEL}},
+}
+"""What is left out, by the places where a step has models: users name keys, fields and variants as they like."""
 
 
 def _step(step: ResolvedStep) -> dict[str, Any]:
-    found: dict[str, Any] = _without_place(
-        step.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    )
-    return found
-
-
-def _without_place(value: Any) -> Any:
-    """The same, each `model` in it without what says where its bytes lie."""
-    if isinstance(value, list):
-        return [_without_place(each) for each in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: {name: part for name, part in each.items() if name not in _ELSEWHERE}
-        if key == "model"
-        else _without_place(each)
-        for key, each in value.items()
-    }
+    return step.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_ELSEWHERE)
 
 
 def digest(steps: Iterable[ResolvedStep], validations: Iterable[Validation] = ()) -> str:

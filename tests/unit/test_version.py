@@ -196,6 +196,63 @@ def test_where_the_bytes_of_variants_lie_does_not_matter() -> None:
     assert version.version_of("p", [other]) == version.version_of("p", [_kinds()["split"]])
 
 
+_NAMES = (
+    "model",
+    "source",
+    "split",
+    "champion",
+    "shadow",
+    "variants",
+    "uri",
+    "inline",
+    "size",
+    "verify",
+)
+"""What users may call their own things, too."""
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_users_may_call_things_as_the_manifest_does(name: str) -> None:
+    """Values of a key, variants, fields and models are content by whatever name they go."""
+    models = [
+        _model(
+            name=name, inputs=[InputField(name=name, missing=Missing.ALLOW)], uri=f"file:///{at}"
+        )
+        for at in ("here", "there")
+    ]
+
+    def step(model: ResolvedModel, option: str, variant: str) -> ResolvedStep:
+        variants = [{"name": variant, "model": model}, {"name": "other", "model": _model()}]
+        split = {
+            "variants": variants,
+            "key": name,
+            "options": {option: variant},
+            "default": "other",
+        }
+        return ResolvedStep.model_validate({"name": "s0", "split": split})
+
+    told = [step(models[0], name, name), step(models[1], name, name)]
+    told += [step(models[0], f"{name}s", name), step(models[0], name, f"{name}s")]
+    versions = [version.version_of("p", [each]) for each in told]
+    assert versions[0] == versions[1]
+    assert len(set(versions)) == 3
+    option = version.content([told[0]])["steps"][0]["split"]["options"]
+    assert option == {name: name}
+
+
+def test_no_place_of_bytes_is_content_in_any_kind_of_step() -> None:
+    """Wherever a step has a model, its content names no address, size or golden rows."""
+    for about, step in _kinds().items():
+        told = step.model_dump(by_alias=True)
+        models = len(step.models())
+        assert str(told).count("file:///models/rf.onnx") == models, about
+        (found,) = version.content([step])["steps"]
+        text = version.canonical(found)
+        assert text.count(b'"sha256"') == models, about
+        for part in (b'"uri"', b'"inline"', b'"insecure"', b'"size"', b'"verify"'):
+            assert part not in text, about
+
+
 def test_validations_are_part_of_the_version() -> None:
     """What is said of answers is content; without validations the version is what it was before there were any."""
     steps = [_kinds()["model"]]
