@@ -92,6 +92,8 @@ def _disagree(rng: random.Random, one: dict[str, Any]) -> None:
             one["shape"] = rng.choice(
                 ([], [1], [2, 2], [1] * 33, [2**40, 2**40], [0, 18], anything(rng))
             )
+            if rng.random() < 0.5:
+                _empty(rng, one)
         case 3 if "parameters" in one:
             size = one["parameters"]["binary_data_size"]
             one["parameters"]["binary_data_size"] = rng.choice(
@@ -99,3 +101,14 @@ def _disagree(rng: random.Random, one: dict[str, Any]) -> None:
             )
         case _:
             one[rng.choice(("data", "parameters", "name"))] = anything(rng)
+
+
+def _empty(rng: random.Random, one: dict[str, Any]) -> None:
+    """No values, by a shape with a 0 in it, whose other lengths nothing bounds."""
+    lengths = (0, 1, 2, 2**24, 2**31, 2**62, 2**63, 2**64)
+    one["shape"] = [1, *(rng.choice(lengths) for _ in range(rng.randrange(1, 5))), 0]
+    rng.shuffle(one["shape"])
+    if "data" in one:
+        one["data"] = []
+    else:
+        one["parameters"] = {"binary_data_size": 0}

@@ -1,6 +1,7 @@
 """Requests of the Open Inference Protocol that do not fit are refused with what would be right."""
 
 import json
+from itertools import product
 from typing import Any
 
 import pytest
@@ -92,6 +93,11 @@ REQUESTS: dict[str, tuple[Any, str, str]] = {
         {"inputs": [{**TENSOR, "shape": [1] * 33}]},
         "NotInferenceRequest",
         "shape",
+    ),
+    "a length that no array has, beside a 0": (
+        {"inputs": [{**TENSOR, "shape": [1, 0, 2**63], "data": []}]},
+        "WrongShape",
+        "other lengths that make at most 16777216 multiplied, got [1, 0, 9223372036854775808]",
     ),
     "an unknown datatype": (
         {"inputs": [{**TENSOR, "datatype": "FLOAT"}]},
@@ -406,3 +412,34 @@ def test_messages_do_not_grow_with_what_was_sent() -> None:
     refused(OipReader(FIELDS), oip.body(oip.tensor(long, "FP32", (1,), [1])))
     refused(OipReader(FIELDS), oip.body(oip.tensor("tensor", long, (1,), [1])))
     refused(OipReader(FIELDS, knows=["y"].__contains__), oip.body(TENSOR, outputs=[{"name": long}]))
+
+
+LENGTHS = (0, 1, 2**24, 2**31, 2**62, 2**63, 2**64)
+EMPTY = [[1, *two] for two in product(LENGTHS, repeat=2) if 0 in two]
+"""Shapes of one row without values."""
+
+
+@pytest.mark.parametrize("way", ["flat", "nested", "binary"])
+@pytest.mark.parametrize("fields", [None, [Field("x", "float32", (None, None))]], ids=["any", "x"])
+def test_shapes_without_values_make_an_array_or_are_refused(
+    fields: list[Field] | None, way: str
+) -> None:
+    """No data bounds the lengths beside a 0; what numpy, or a model that uses them, could not hold is refused."""
+    reader = OipReader(fields)
+    made = []
+    reasons = set()
+    for shape in EMPTY:
+        described: dict[str, Any] = oip.tensor("x", "FP32", shape, [] if way == "flat" else [[]])
+        if way == "binary":
+            described = {**described, "data": None, "parameters": {"binary_data_size": 0}}
+        text = oip.body(described)
+        try:
+            batch, _ = reader.read(text, len(text) if way == "binary" else None)
+        except BadInput as error:
+            reasons.add(error.reason)
+        else:
+            assert list(batch.fields["x"].shape) == shape
+            made.append(shape)
+    assert reasons == {"WrongShape", "NotInferenceRequest"}
+    assert [1, 0, 2**24] in made
+    assert max(max(shape) for shape in made) == 2**24

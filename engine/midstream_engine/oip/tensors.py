@@ -20,6 +20,8 @@ from midstream_engine.schema import Array, Field
 from midstream_engine.split import keys_of
 
 _MAX_DIMENSIONS = 32
+_MAX_EMPTY = 1 << 24
+"""Values of a shape with a 0 in it, were the 0 a 1: no data speaks for its other lengths, and a model may use them."""
 _LENGTH = 4
 """Bytes before each element of a binary BYTES tensor."""
 
@@ -279,6 +281,12 @@ def _shape(where: str, shape: Any) -> tuple[int, ...]:
             f"{where}.shape",
             f"a list of 1 to {_MAX_DIMENSIONS} lengths, the number of rows first",
             shape,
+        )
+    if 0 in shape and math.prod(filter(None, shape)) > _MAX_EMPTY:
+        raise BadInput(
+            f"{where}.shape: expected a shape without data to have other lengths that make at most {_MAX_EMPTY} "
+            f"multiplied, got {str(shape)[:SHOWN]}",
+            reason="WrongShape",
         )
     return tuple(shape)
 
