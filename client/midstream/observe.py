@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from midstream.changes import Content
 from midstream.problems import FieldPath
 from midstream.resolve import Resolved, StepModel
 
@@ -42,6 +43,8 @@ class Running:
     inputs: Fields | None
     """None: what only answers tell."""
     outputs: Fields | None
+    content: Content | None = None
+    """Its steps and validations, as `midstream run` reports them; None: an engine by itself does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ def look(url: str, *, required: bool) -> Running | None:
     try:
         report = _get(url.rstrip("/") + "/status")
         # One engine speaks for itself, a supervisor for its workers; those serve the same, or soon will.
+        content = report.get("content")
         report = report["workers"][0] if "workers" in report else report
         serving = report["serving"]
         if serving is None:
@@ -156,11 +160,12 @@ def look(url: str, *, required: bool) -> Running | None:
             models=own["models"],
             inputs=own["inputs"] or None,
             outputs=own["outputs"] or None,
+            content=content if content and content["revision"] == serving["revision"] else None,
         )
     except OSError as error:
         if required:
             raise ObserveError(f"nothing answers at {url}: {error.strerror or error}") from error
-    except (http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+    except (http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError) as error:
         if required:
             raise ObserveError(f"what answers at {url} is not a Midstream engine") from error
     return None

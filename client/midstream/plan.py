@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from midstream import manifest, models, observe, problems, resolve
+from midstream import changes, manifest, models, observe, problems, resolve
 from midstream_artifacts.cache import Cache
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+
+_NO_ANSWER_CHANGES = "golden rows or sources differ, and nothing that changes an answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def judge(
         return Verdict("start", loads=len({one.model.sha256 for one in resolved.models}))
     if running.revision == resolved.revision:
         return Verdict("nothing")
-    changes = changed_steps(running.models, resolved)
+    said = changed_steps(running.models, resolved) + rules(running, resolved)
     schema_changes = [
         *differences(running.inputs, schema.inputs, "input"),
         *differences(running.outputs, schema.outputs, "output"),
@@ -75,7 +77,7 @@ def judge(
     loaded = {model["sha256"] for model in running.models}
     loads = len({one.model.sha256 for one in resolved.models} - loaded)
     refused = schema_changes and not resolved.allow_schema_change
-    return Verdict("refused" if refused else "swap", changes, schema_changes, loads)
+    return Verdict("refused" if refused else "swap", said, schema_changes, loads)
 
 
 def changed_steps(before: Sequence[dict[str, Any]], resolved: resolve.Resolved) -> list[str]:
@@ -103,7 +105,22 @@ def changed_steps(before: Sequence[dict[str, Any]], resolved: resolve.Resolved) 
     after = [step.name for step in resolved.document.steps]
     if [step for step in steps if step in after] != [step for step in after if step in steps]:
         said.append(f"the order of the steps becomes {', '.join(after)}")
-    return said or ["the same models; inputs, weights, validations, golden rows or sources differ"]
+    return said
+
+
+def rules(running: observe.Running, resolved: resolve.Resolved) -> list[str]:
+    """Return sentences on what changes beside the models: who gets which rows, settings, what is checked."""
+    if running.content is None:
+        # An engine by itself tells its models alone, and whether the version is another one.
+        if running.version == resolved.version:
+            return [_NO_ANSWER_CHANGES]
+        if changed_steps(running.models, resolved):
+            return []
+        return [
+            "the same models; inputs, splits or validations differ, which this engine does not list"
+        ]
+    said = changes.between(running.content, resolved.content()).sentences("step ")
+    return said or ([_NO_ANSWER_CHANGES] if running.version == resolved.version else [])
 
 
 def differences(

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from midstream import dockerconfig, documents, models, problems, syntax
 from midstream.manifest import Manifest
@@ -90,6 +91,10 @@ class Resolved:
     def total_bytes(self) -> int:
         """Size of all models; a file that two of them share counts once."""
         return sum({one.model.sha256: one.model.size for one in self.models}.values())
+
+    def content(self) -> dict[str, Any]:
+        """What changes answers: `steps`, and `validations` where there are some."""
+        return version.content(self.document.steps, self.document.validations)
 
     def dump(self) -> bytes:
         """The bytes of the document in the config folder."""

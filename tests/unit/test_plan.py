@@ -124,17 +124,34 @@ def test_one_replaced_model_of_two_is_one_load() -> None:
             _resolved(GBR, RF, names="ba"),
             ["the order of the steps becomes b, a"],
         ),
-        (
-            _resolved(RF),
-            _resolved(_model("rf", inputs=[InputField(name="x")])),
-            ["the same models; inputs, weights, validations, golden rows or sources differ"],
-        ),
+        (_resolved(RF), _resolved(_model("rf", inputs=[InputField(name="x")])), []),
     ],
     ids=["version", "new step", "gone step", "order", "inputs"],
 )
 def test_changes_are_sentences(before: Resolved, after: Resolved, said: list[str]) -> None:
-    """Each kind of change has words of its own."""
+    """Each kind of change of models has words of its own."""
     assert plan.changed_steps(_running(before).models, after) == said
+
+
+def test_what_changes_beside_the_models_is_named() -> None:
+    """A service that lists its steps is compared with field by field; it is said when no answer changes."""
+    after = _resolved(_model("rf", inputs=[InputField(name="x")]))
+    running = replace(_running(_resolved(RF)), content=_resolved(RF).content())
+    assert plan.judge(after, SCHEMA, running).changes == ["step a: new inputs"]
+    moved = _resolved(_model("rf", uri="file:///other.onnx"))
+    assert plan.judge(moved, SCHEMA, running).changes == [
+        "golden rows or sources differ, and nothing that changes an answer"
+    ]
+
+
+def test_an_engine_by_itself_cannot_say_what_differs_beside_the_models() -> None:
+    """It lists its models alone, so the plan says what may differ, and only where nothing else is told."""
+    running = _running(_resolved(RF))
+    after = _resolved(_model("rf", inputs=[InputField(name="x")]))
+    assert plan.rules(running, after) == [
+        "the same models; inputs, splits or validations differ, which this engine does not list"
+    ]
+    assert plan.rules(running, _resolved(GBR)) == []
 
 
 def test_change_of_outputs_is_refused_unless_allowed() -> None:

@@ -316,10 +316,16 @@ def test_a_folder_that_cannot_be_written_is_written_later(stage: Stage) -> None:
         (lambda text: text.replace("one.onnx", "two.onnx"), "one: new file"),
         (
             lambda text: text.replace("{name: one,", "{name: one, inputs: [{name: x}],"),
-            "one: new settings",
+            "predict: new inputs",
         ),
         (lambda text: text.replace("name: predict", "name: guess"), "steps predict → guess"),
-        (lambda text: text, "the same models"),
+        (lambda text: text + "    #\n", "the same models"),
+        (
+            lambda text: text.replace(
+                "one.onnx}", "one.onnx}, verify: {inputs: [{x: 1}], outputs: [{z: 2}]}"
+            ),
+            "predict: new golden rows",
+        ),
     ],
 )
 def test_a_swap_is_described_by_what_changes(
@@ -364,14 +370,28 @@ spec:
         ("return inputs", "return {}", "clean: new file"),
         ("weight: 1", "weight: 3", "predict: weights 2:3"),
         ("name: rival", "name: other", "predict (rival) is gone, predict (other): two is new"),
-        ("> 9.0", "> 8.0", "validations"),
+        (
+            "> 9.0",
+            "> 8.0",
+            "validation high: failWhen is now 'out.variable[0] > 8.0'",
+        ),
+        ("name: high", "name: higher", "validation high is gone, validation higher is new"),
         (
             "weight: 1, model: {name: two",
             "weight: 3, model: {name: dos",
             "two → dos, predict: weights 2:3",
         ),
     ],
-    ids=["model", "file", "code", "weights", "variant", "validation", "two things"],
+    ids=[
+        "model",
+        "file",
+        "code",
+        "weights",
+        "variant",
+        "validation",
+        "validation's name",
+        "two things",
+    ],
 )
 def test_a_swap_of_variants_is_told_by_their_names(
     tmp_path: Path, old: str, new: str, expected: str

@@ -41,11 +41,17 @@ def test_a_version_serves_when_the_last_worker_has_switched() -> None:
 def test_the_status_has_every_worker() -> None:
     """The document says what all have in common, and each worker's own status beside its process."""
     found = fleet.status(
-        [member(0, NEW), starting(1)], "house-price", 7, {"state": "Activating"}, {"accepted": True}
+        [member(0, NEW), starting(1)],
+        "house-price",
+        7,
+        {"state": "Activating"},
+        {"accepted": True},
+        {"revision": "0" * 16, "steps": []},
     )
 
     assert (found["pipeline"], found["sequence"]) == ("house-price", 7)
     assert (found["version"], found["revision"], found["ready"]) == (None, None, False)
+    assert found["content"] == {"revision": "0" * 16, "steps": []}
     assert found["rollout"] == {"state": "Activating"}
     assert [(one["worker"], one["pid"], one["restarts"]) for one in found["workers"]] == [
         (0, 100, 0),

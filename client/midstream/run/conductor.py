@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from midstream import changes
 from midstream.resolve import Resolved
 from midstream.run import folder, rollout
 from midstream.run.chorus import Event
@@ -347,11 +348,16 @@ def names(resolved: Resolved) -> str:
 
 def difference(before: Resolved, after: Resolved) -> str:
     """Say in a few words what a swap changes."""
-    steps = [[step.name for step in one.document.steps] for one in (before, after)]
-    if steps[0] != steps[1]:
-        return f"steps {', '.join(steps[0])} → {', '.join(steps[1])}"
-    old, new = ({one.title: one.model for one in each.models} for each in (before, after))
-    said = [f"{title} is gone" for title in old if title not in new]
+    said = []
+    names = [[step.name for step in one.document.steps] for one in (before, after)]
+    if names[0] != names[1]:
+        said.append(f"steps {', '.join(names[0])} → {', '.join(names[1])}")
+    both = set(names[0]) & set(names[1])
+    old, new = (
+        {one.title: one.model for one in each.models if one.step in both}
+        for each in (before, after)
+    )
+    said += [f"{title} is gone" for title in old if title not in new]
     for title, model in new.items():
         was = old.get(title)
         if was is None:
@@ -360,27 +366,13 @@ def difference(before: Resolved, after: Resolved) -> str:
             said.append(f"{_model(was)} → {_model(model)}")
         elif model.sha256 != was.sha256:
             said.append(f"{_model(model)}: new file")
-        elif model != was:
-            said.append(f"{_model(model)}: new settings")
-    said += _rules(before, after)
+    said += changes.between(
+        *(
+            one.document.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+            for one in (before, after)
+        )
+    ).sentences()
     return ", ".join(said) or "the same models"
-
-
-def _rules(before: Resolved, after: Resolved) -> list[str]:
-    """What changes beside the models: who gets which rows, and what is checked."""
-    said = []
-    for was, step in zip(before.document.steps, after.document.steps, strict=True):
-        if was.split is not None and step.split is not None:
-            old, new = (
-                [(one.name, one.weight) for one in each.variants]
-                for each in (was.split, step.split)
-            )
-            if old != new and {name for name, _ in old} == {name for name, _ in new}:
-                weights = ":".join(str(weight) for _, weight in new)
-                said.append(f"{step.name}: weights {weights}")
-    if before.document.validations != after.document.validations:
-        said.append("validations")
-    return said
 
 
 def _model(model: ResolvedModel) -> str:

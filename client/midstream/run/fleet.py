@@ -35,8 +35,12 @@ def status(
     sequence: int,
     rollout: Mapping[str, Any] | None,
     manifest: Mapping[str, Any],
+    content: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the document that `GET /status` answers with."""
+    """Return the document that `GET /status` answers with.
+
+    `content`: the revision that is stable, and its steps and validations, without what only loads them.
+    """
     common = serving(members)
     return {
         "pipeline": pipeline,
@@ -46,6 +50,7 @@ def status(
         "sequence": sequence,
         "rollout": rollout,
         "manifest": manifest,
+        "content": content,
         "workers": [
             {
                 "worker": member.worker,

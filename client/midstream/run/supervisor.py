@@ -355,7 +355,12 @@ class Supervisor:
                 "accepted": conductor.accepted,
                 "problems": list(conductor.problems),
             }
-            return _json(200, fleet.status(members, pipeline, conductor.sequence, record, manifest))
+            stable = conductor.stable
+            content = {"revision": stable.revision, **stable.content()}
+            return _json(
+                200,
+                fleet.status(members, pipeline, conductor.sequence, record, manifest, content),
+            )
         if what == "readyz":
             reasons = fleet.reasons(members, stopping=self._stopping)
             return _json(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
