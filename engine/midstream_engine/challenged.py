@@ -1,9 +1,14 @@
-"""The challengers of one request: asked while the champion runs, or handed over once it has answered."""
+"""The challengers of one request: asked while the champion runs, or handed over once it has answered.
+
+Guarantees: a request that waits for challengers takes nobody's place among those that wait for a thread; and when the
+engine keeps many bodies already it waits for none, so that the champion has room to answer.
+"""
 
 import functools
 from dataclasses import dataclass
 
 from midstream_engine.comparison import size_of
+from midstream_engine.metrics import Counts
 from midstream_engine.revision import Revision
 from midstream_engine.sessions import Arrays, Stop
 from midstream_engine.shadow import ShadowRunner
@@ -23,12 +28,28 @@ class _Offer:
     champion: Arrays
 
 
+@dataclass(slots=True)
+class Room:
+    """What a request takes of the engine's bounds."""
+
+    counts: Counts
+    max_buffered: int
+    """Bytes of bodies that the engine keeps at most."""
+    queued: bool = False
+    """Counted as one that needs a thread or a sidekick."""
+
+    def may_wait(self) -> bool:
+        """Whether it may keep its body while it waits: half of the room is the champions'."""
+        return self.counts.buffered <= self.max_buffered // 2
+
+
 class Challenged:
     """What the steps of one request ask of the engine's `ShadowRunner`."""
 
-    __slots__ = ("_offers", "_revision", "_runner")
+    __slots__ = ("_offers", "_revision", "_runner", "room")
 
-    def __init__(self, runner: ShadowRunner, revision: Revision) -> None:
+    def __init__(self, runner: ShadowRunner, revision: Revision, room: Room) -> None:
+        self.room = room
         self._runner = runner
         self._revision = revision
         self._offers: list[_Offer] = []
@@ -38,13 +59,16 @@ class Challenged:
         """Number of challengers that are to be handed over."""
         return sum(len(offer.step.challengers) for offer in self._offers)
 
-    def ask(self, step: ShadowStep, fields: Arrays, rows: int) -> Asked:
+    def ask(self, step: ShadowStep, fields: Arrays, rows: int) -> "_Awaited":
         """Start the challengers now. On the event loop's thread only."""
+        if not self.room.may_wait():
+            names = [str(unit.variant) for unit in step.challengers]
+            return _Awaited(self._runner.pass_over(step.name, names), self.room)
         size = size_of(fields)
         jobs = [self._job(step, unit, fields, rows, size) for unit in step.challengers]
         for job in jobs:
             job.revision = _Waited(self._revision)
-        return self._runner.ask(jobs)
+        return _Awaited(self._runner.ask(jobs), self.room)
 
     def offer(self, step: ShadowStep, fields: Arrays, rows: int, champion: Arrays) -> None:
         """Keep rows for challengers that nobody waits for. In any thread."""
@@ -87,6 +111,26 @@ class Challenged:
         else:
             job.call = lambda seconds: unit.call(fields, rows, seconds)
         return job
+
+
+@dataclass(slots=True)
+class _Awaited:
+    """Challengers that are at work; while they are waited for, the request counts as none that needs a thread."""
+
+    asked: Asked
+    room: Room
+
+    async def answers(self, champion: Arrays) -> dict[str, Arrays | None]:
+        room = self.room
+        room.counts.queued -= room.queued
+        try:
+            return await self.asked.answers(champion)
+        finally:
+            # Back without a question: what this request may need for its next step, it had before.
+            room.counts.queued += room.queued
+
+    def give_up(self) -> None:
+        self.asked.give_up()
 
 
 class _Waited:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from midstream_engine.batch import Result
-from midstream_engine.challenged import Challenged
+from midstream_engine.challenged import Challenged, Room
 from midstream_engine.codec import Asked
 from midstream_engine.comparison import size_of
 from midstream_engine.errors import (
@@ -35,7 +35,7 @@ from midstream_engine.errors import (
     UnknownPipeline,
     UnsupportedMediaType,
 )
-from midstream_engine.flow import run_beside, run_here, run_one, run_plain
+from midstream_engine.flow import is_short, run_beside, run_here, run_one, run_plain
 from midstream_engine.formats.jsontext import dumps
 from midstream_engine.loader import Loaded
 from midstream_engine.manager import Manager
@@ -91,7 +91,7 @@ class DataPlane:
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.threads, "midstream-infer")
         self._waits = settings.policy == "resource"
-        self._shadows = ShadowRunner(counts.shadows)
+        self._shadows = ShadowRunner(counts.shadows, max_asked=settings.max_connections // 2)
         self.recent = Recent(settings.recent_rows)
 
     def infer(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
@@ -118,7 +118,8 @@ class DataPlane:
                 time.perf_counter_ns() - start,
             )
             if loaded.shadowed:
-                run.runner = job.challenged = Challenged(self._shadows, revision)
+                room = Room(self.counts, self._settings.max_buffered)
+                run.runner = job.challenged = Challenged(self._shadows, revision, room)
             if loaded.waits:
                 return self._infer_beside(job)
             if revision.row_ns * batch.rows > self._settings.inline_ns:
@@ -220,8 +221,15 @@ class DataPlane:
         return self._guarded(wait())
 
     def _infer_beside(self, job: "_Job") -> Coroutine[Any, Any, Answer]:
-        self._take(job.size)
         settings = self._settings
+        queued = not is_short(job.loaded.steps, job.run.batch.rows, settings.inline_ns)
+        if queued:
+            self._take(job.size)
+        else:
+            # It waits for challengers alone, and is not asked to where there is no room for that.
+            self.counts.buffered += job.size
+        if job.challenged is not None:
+            job.challenged.room.queued = queued
         loop = asyncio.get_running_loop()
 
         async def execute(function: Callable[[], Arrays]) -> Arrays:
@@ -234,7 +242,7 @@ class DataPlane:
             )
         )
         job.revision.leases += 1
-        work.add_done_callback(lambda done: self._over(job.revision, job.size, done))
+        work.add_done_callback(lambda done: self._over(job.revision, job.size, done, queued=queued))
 
         async def wait() -> Answer:
             outputs = await asyncio.shield(work)
@@ -269,8 +277,10 @@ class DataPlane:
             )
         counts.buffered += size
 
-    def _over(self, revision: Revision, size: int, future: "asyncio.Future[Any]") -> None:
-        self.counts.queued -= 1
+    def _over(
+        self, revision: Revision, size: int, future: "asyncio.Future[Any]", *, queued: bool = True
+    ) -> None:
+        self.counts.queued -= queued
         self.counts.buffered -= size
         revision.release()
         if not future.cancelled():

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from midstream_engine.sessions import Arrays
-from midstream_engine.steps import ModelStep, Run, Step, Work, handed_on
+from midstream_engine.steps import ModelStep, Run, ShadowStep, Step, Work, handed_on
 from midstream_engine.units import OnnxUnit
 
 Execute = Callable[[Callable[[], Arrays]], Awaitable[Arrays]]
@@ -85,6 +85,15 @@ def _done(step: Step, run: Run, start: int, outputs: Arrays) -> Step:
     run.elapsed.append(time.perf_counter_ns() - start)
     run.steps[step.name] = outputs
     return step
+
+
+def is_short(steps: Sequence[Step], rows: int, inline_ns: float) -> bool:
+    """Whether `run_beside` runs all that the answer needs at once: only challengers may be waited for."""
+    return all(
+        isinstance(unit, OnnxUnit) and unit.row_ns * rows <= inline_ns
+        for step in steps
+        for unit in ((step.champion,) if isinstance(step, ShadowStep) else step.units)
+    )
 
 
 async def run_beside(

@@ -63,6 +63,7 @@ class ShadowRunner:
         counts: ShadowCounts,
         *,
         max_jobs: int = MAX_JOBS,
+        max_asked: int = MAX_ASKED,
         max_bytes: int = MAX_BYTES,
         rest_seconds: float = _REST_SECONDS,
         grace_seconds: float = _GRACE_SECONDS,
@@ -71,13 +72,15 @@ class ShadowRunner:
     ) -> None:
         """Begin with nothing.
 
-        max_jobs: of one challenger, waiting and running. max_bytes: that all jobs keep in memory together.
+        max_jobs: of one challenger, waiting and running. max_asked: the same, of one that requests wait for; never
+        more than MAX_ASKED. max_bytes: that all jobs keep in memory together.
         rest_seconds: for which a challenger is left alone after three time-outs in a row. grace_seconds: that a
         coroutine may take longer than its job's seconds before it is cancelled. stuck_seconds: the same for a
         thread, before it is left behind. idle_seconds: after which a thread without work ends.
         """
         self.counts = counts
         self._max_jobs = max_jobs
+        self._max_asked = min(MAX_ASKED, max_asked)
         self._max_bytes = max_bytes
         self._rest_seconds = rest_seconds
         self._grace_seconds = grace_seconds
@@ -120,6 +123,12 @@ class ShadowRunner:
                 self._defect("a challenger could not be asked", error)
                 tickets[job.challenger] = None
         return Asked(tickets, self._leave, self._compare_later)
+
+    def pass_over(self, step: str, challengers: Iterable[str]) -> Asked:
+        """As `ask`, for a request that has no room to wait: each counts as dropped, and has no outputs."""
+        for name in challengers:
+            self.counts.of(step, name).outcomes[Outcome.DROPPED] += 1
+        return Asked(dict.fromkeys(challengers), self._leave, self._compare_later)
 
     def discard(self, revision: Leased) -> None:
         """Give up the waiting jobs of a revision that is to be freed; those that run end within their time-out."""
@@ -217,7 +226,7 @@ class ShadowRunner:
             # A Python model has a queue of its own in its sidekick; a thread does one thing at a time.
             parallel = 1 if job.run is not None or not asked else MAX_ASKED
             lane = self._lanes[key] = Lane(
-                key, parallel, max(MAX_ASKED, self._max_jobs) if asked else self._max_jobs
+                key, parallel, self._max_asked if asked else self._max_jobs
             )
         return lane
 
@@ -354,7 +363,7 @@ class ShadowRunner:
             lane.timeouts = 0
             return
         tally.outcomes[found.outcome] += 1
-        if found.outcome is Outcome.DISCARDED:
+        if found.outcome in (Outcome.DISCARDED, Outcome.DROPPED):
             return
         now = asyncio.get_running_loop().time()
         if found.outcome is Outcome.TIMED_OUT:

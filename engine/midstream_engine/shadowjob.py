@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from midstream_engine.comparison import Difference, Outcome, compare
-from midstream_engine.errors import RequestError, SidekickTimedOut, StepFailed
+from midstream_engine.errors import Overloaded, RequestError, SidekickTimedOut, StepFailed
 from midstream_engine.schema import Array
 
 Arrays = dict[str, Array]
@@ -91,13 +91,16 @@ def differences(job: ShadowJob, champion: Mapping[str, Array], outputs: Arrays) 
 
 
 def failed(error: BaseException) -> Found:
-    """Whatever a challenger raised, sorted into time-outs and other failures."""
+    """Whatever a challenger raised, sorted into time-outs, no room and other failures."""
     slow = isinstance(error, TimeoutError | SidekickTimedOut) or (
         isinstance(error, StepFailed) and error.reason == "StepTimedOut"
     )
     message = (
         error.message if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
     )
+    if isinstance(error, Overloaded):
+        # Its sidekick has as many calls as it takes: that says nothing about the challenger.
+        return Found(Outcome.DROPPED, message=message)
     return Found(Outcome.TIMED_OUT if slow else Outcome.FAILED, message=message)
 
 

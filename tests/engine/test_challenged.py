@@ -12,8 +12,9 @@ import pytest
 from kit import models
 from kit.challengers import Bench, Held, column, story
 from kit.pipelines import onnx, revision
-from midstream_engine.challenged import Challenged
+from midstream_engine.challenged import Challenged, Room
 from midstream_engine.connect import assemble, place_of
+from midstream_engine.metrics import Counts
 from midstream_engine.revision import Revision
 from midstream_engine.sessions import Arrays, Session
 from midstream_engine.steps import ShadowStep
@@ -61,9 +62,17 @@ def watched(rival: Path, **fields: Any) -> ShadowStep:
     return step
 
 
+def asked_of(bench: Bench, *, queued: bool = False, buffered: int = 0) -> Challenged:
+    """The challengers of a request, in an engine that keeps 100 bytes of bodies."""
+    counts = Counts()
+    counts.queued, counts.buffered = int(queued), buffered
+    room = Room(counts, 100, queued)
+    return Challenged(bench.runner, cast("Revision", bench.lease), room)
+
+
 def handed_over(bench: Bench, step: ShadowStep, fields: Arrays) -> Answers:
     """What challengers will give."""
-    challenged = Challenged(bench.runner, cast("Revision", bench.lease))
+    challenged = asked_of(bench)
     challenged.offer(step, fields, 1, CHAMPION)
     assert 1 == challenged.offered
     found = Answers()
@@ -121,4 +130,34 @@ async def test_what_would_be_dropped_is_not_made(tmp_path: Path) -> None:
     assert ({"dropped": 1}, 1) == (bench.outcomes(), bench.lease.taken)
     held.let_go()
     await bench.ended(1)
+    await bench.runner.close()
+
+
+@story
+async def test_whoever_waits_for_challengers_takes_no_place(tmp_path: Path) -> None:
+    """While a request waits for them it is none that needs a thread; afterwards it is again."""
+    bench = Bench()
+    step = watched(models.scaled(tmp_path / "rival.onnx", 2))
+    challenged = asked_of(bench, queued=True)
+    counts = challenged.room.counts
+    asked = challenged.ask(step, ROW, 1)
+    assert 1 == counts.queued
+    waits = asyncio.ensure_future(asked.answers(CHAMPION))
+    await asyncio.sleep(0)
+    assert 0 == counts.queued
+    assert (await waits)["rival"] is not None
+    assert 1 == counts.queued
+    await bench.runner.close()
+    assert bench.is_clean()
+
+
+@story
+async def test_no_challenger_is_waited_for_when_many_bodies_are_kept(tmp_path: Path) -> None:
+    """From half of the room for bodies on they are dropped, and the champion answers at once."""
+    bench = Bench()
+    step = watched(models.scaled(tmp_path / "rival.onnx", 2))
+    asked = asked_of(bench, buffered=51).ask(step, ROW, 1)
+    assert {"rival": None} == await asked.answers(CHAMPION)
+    assert {"dropped": 1} == bench.outcomes()
+    assert bench.is_clean()
     await bench.runner.close()

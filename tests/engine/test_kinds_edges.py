@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,12 @@ SAME = "def process(inputs):\n    return inputs\n"
 
 
 @contextmanager
-def serving(folder: Path, spec: dict[str, Any]) -> Iterator[EngineProcess]:
+def serving(folder: Path, spec: dict[str, Any], *options: str) -> Iterator[EngineProcess]:
     """An engine that serves a spec."""
     config = ConfigFolder(folder / "config")
     wanted = revision(spec)
     config.write(wanted)
-    with engine(folder) as running:
+    with engine(folder, *options) as running:
         running.wait("serving", version=wanted.version)
         yield running
 
@@ -124,6 +125,20 @@ def test_the_rows_kept_in_memory_count_as_what_they_are(tmp_path: Path) -> None:
             reply = running.post([row], "/pipelines/house-price?dataset=out")
             assert [{"out": {"total": 200_000.0}}] == reply.json()
         assert 0 < len(running.post({}, "/logs").json()) < 4
+
+
+def test_a_champion_answers_however_many_wait_for_its_challengers(tmp_path: Path) -> None:
+    """A challenger that sleeps takes no place of those that need a thread: nobody is refused for it."""
+    step = shadow(models.scaled(tmp_path / "one.onnx", 1.0), tmp_path / "one.onnx")
+    step["challengers"][0]["model"] = python(
+        "import time\ndef process(inputs):\n    time.sleep(60)\n"
+    )
+    spec = {"steps": [{"name": "sum", "shadow": {**step, "wait": True, "timeoutSeconds": 1}}]}
+    options = ("--threads", "1", "--max-queued", "1")
+    with serving(tmp_path, spec, *options) as running, ThreadPoolExecutor(20) as clients:
+        answers = list(clients.map(lambda _: running.post([ROW]), range(20)))
+    assert {200} == {each.status for each in answers}
+    assert [None] * 20 == [each.json()[0]["out_rival"] for each in answers]
 
 
 def test_a_champion_that_fails_gives_its_challengers_up_at_once(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import threading
 
 from kit.challengers import WAIT_SECONDS, Bench, Held, column, one, story
 from midstream_engine.comparison import VariableTally
-from midstream_engine.errors import StepFailed
+from midstream_engine.errors import Overloaded, StepFailed
 from midstream_engine.shadowjob import Arrays
 
 
@@ -109,6 +109,27 @@ async def test_many_requests_may_wait_at_once() -> None:
         (outputs,) = (await each.answers(column(1))).values()
         assert outputs is not None
     assert ({"answered": 100}, True) == (bench.outcomes(), bench.is_clean())
+    await bench.runner.close()
+
+
+@story
+async def test_more_requests_than_may_wait_go_on_at_once() -> None:
+    """Beyond the bound, and where a sidekick has as many calls as it takes, a challenger is dropped."""
+    bench = Bench(max_asked=1)
+    held = Held(column(1))
+    first = bench.runner.ask([bench.job(held)])
+    await held.running()
+    assert {"rival": None} == await bench.runner.ask([bench.job(held)]).answers(column(1))
+
+    async def full(_seconds: float) -> Arrays:
+        raise Overloaded("64 requests wait for a worker already")
+
+    busy = bench.runner.ask([bench.job(call=full, challenger="busy")])
+    assert {"busy": None} == await busy.answers(column(1))
+    assert ({"dropped": 1}, {"dropped": 1}) == (bench.outcomes(), bench.outcomes("busy"))
+    held.let_go()
+    assert (await first.answers(column(1)))["rival"] is not None
+    assert bench.is_clean()
     await bench.runner.close()
 
 

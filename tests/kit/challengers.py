@@ -65,6 +65,15 @@ class Lease:
         """Leases that are not back."""
         return self.taken - self.back
 
+    @property
+    def leases(self) -> int:
+        """As a revision counts them."""
+        return self.out
+
+    @leases.setter
+    def leases(self, number: int) -> None:
+        self.taken += number - self.out
+
 
 class Held:
     """A challenger that runs in a thread until it is let go."""
