@@ -28,6 +28,11 @@ class Batch:
     """Of the fields that a split asks for and no model takes."""
 
 
+def elements(fields: Mapping[str, Array]) -> int:
+    """Single values in all columns, at least 1."""
+    return max(1, sum(array.size for array in fields.values()))
+
+
 @dataclass(frozen=True, slots=True)
 class VariantRef:
     """A model that may have answered a row of a split."""

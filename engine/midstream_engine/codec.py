@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from midstream_engine import split
 from midstream_engine.batch import Batch, Facts, Result
+from midstream_engine.errors import BodyTooLarge
 from midstream_engine.formats.answers import AnswerWriter, ColumnarWriter, RecordsWriter
 from midstream_engine.formats.arrow_answers import ArrowWriter
 from midstream_engine.formats.arrow_rows import ArrowReader
+from midstream_engine.formats.columns import quiet
 from midstream_engine.formats.encoding import decode, encode
 from midstream_engine.formats.negotiation import Format, answer_format, request_format
 from midstream_engine.formats.open_rows import OpenReader
@@ -23,6 +25,9 @@ from midstream_engine.request import Protocol, Request
 from midstream_engine.schema import Field
 
 _REMEMBERED = 100
+AT_ONCE = 256 << 10
+"""Bytes of a body that may be read between two other requests: by far the most take less than 2 ms."""
+
 _LONG = 500
 """Bytes of headers that are not remembered."""
 
@@ -64,6 +69,11 @@ class Asked:
         return headers, body
 
 
+def prepare_thread() -> None:
+    """To be called by each thread that reads: what numpy is told about numbers too large is told thread by thread."""
+    quiet()
+
+
 class Codec:
     def __init__(
         self,
@@ -98,12 +108,29 @@ class Codec:
         self.oip_writer = OipWriter(outputs, facts)
         self._oip_reader = OipReader(inputs, routing, self.oip_writer.knows)
 
+    def read_at_once(self, request: Request, limit: int) -> "Asked | None":
+        """The rows of a request; None for a body that takes long, packed or not: `read` is for another thread."""
+        if len(request.body) > AT_ONCE:
+            return None
+        if not request.headers.content_encoding:
+            return self._read(request, request.body, limit)
+        try:
+            body = decode(request.body, request.headers.content_encoding, min(limit, AT_ONCE))
+        except BodyTooLarge:
+            if limit <= AT_ONCE:
+                raise
+            return None
+        return self._read(request, body, limit)
+
     def read(self, request: Request, limit: int) -> Asked:
         """The rows of a request. limit: bytes that a compressed body may have when it is unpacked."""
-        headers = request.headers
         body = request.body
-        if headers.content_encoding:
-            body = decode(body, headers.content_encoding, limit)
+        if request.headers.content_encoding:
+            body = decode(body, request.headers.content_encoding, limit)
+        return self._read(request, body, limit)
+
+    def _read(self, request: Request, body: bytes, limit: int) -> Asked:
+        headers = request.headers
         literal = split.literal_key(headers.split_key) if headers.split_key else None
         if request.target.protocol is Protocol.OIP:
             batch, oip = self._oip_reader.read(body, header_length(headers.json_length))

@@ -79,6 +79,11 @@ def list_fields(fields: Iterable[Field]) -> str:
     return ", ".join(str(field) for field in fields) or "nothing"
 
 
+def is_fixed(fields: Iterable[Field] | None) -> bool:
+    """Whether each row has as many values as every other."""
+    return fields is not None and all(None not in field.shape for field in fields)
+
+
 def differences(
     old: tuple[Field, ...] | None, new: tuple[Field, ...] | None, what: str
 ) -> list[str]:

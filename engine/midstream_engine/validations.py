@@ -269,14 +269,18 @@ class _Check:
     def _fitted(self, now: dict[Reference, tuple[int, Field | None]]) -> Condition | None:
         """The condition for the fields as they are now."""
         key = tuple(now.values())
-        if key not in self.compiled:
-            if len(self.compiled) >= _MAX_COMPILED:
-                self.compiled.clear()
-            try:
-                self.compiled[key] = condition(self.expression, now.__getitem__)
-            except ExpressionError:
-                self.compiled[key] = None
-        return self.compiled[key]
+        try:
+            return self.compiled[key]
+        except KeyError:
+            pass
+        try:
+            compiled = condition(self.expression, now.__getitem__)
+        except ExpressionError:
+            compiled = None
+        if len(self.compiled) >= _MAX_COMPILED:
+            self.compiled.clear()  # several threads may be here
+        self.compiled[key] = compiled
+        return compiled
 
 
 def _holds_arrays(array: Array) -> bool:

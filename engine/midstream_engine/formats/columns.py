@@ -22,8 +22,16 @@ from midstream_engine.formats.values import (
 )
 from midstream_engine.schema import Array, Field, list_fields, shape_text
 
-# A number too large for its type becomes infinite and is then refused with its place; numpy's own warning adds nothing.
-np.seterr(over="ignore", invalid="ignore")
+
+def quiet() -> None:
+    """Of the calling thread: a number too large for its type becomes infinite and is then refused with its place.
+
+    numpy's own warning adds nothing.
+    """
+    np.seterr(over="ignore", invalid="ignore")
+
+
+quiet()
 
 MAX_ROWS = 100_000
 """Rows in one request."""

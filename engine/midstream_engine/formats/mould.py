@@ -6,6 +6,7 @@ bytes. Knows nothing of Arrow: who makes a mould says which bytes may change, an
 depends on them.
 """
 
+import threading
 from collections.abc import Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -60,11 +61,15 @@ class Mould:
 
 
 class Shelf(Generic[_Key, _Kept]):
-    """The moulds of one reader or writer: of what came at least twice, bounded in number and bytes; the oldest goes."""
+    """The moulds of one reader or writer: of what came at least twice, bounded in number and bytes; the oldest goes.
 
-    __slots__ = ("_bytes", "_kept", "_seen")
+    For several threads.
+    """
+
+    __slots__ = ("_bytes", "_kept", "_lock", "_seen")
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._kept: dict[_Key, tuple[_Kept, int]] = {}
         self._seen: set[_Key] = set()
         self._bytes = 0
@@ -78,20 +83,29 @@ class Shelf(Generic[_Key, _Kept]):
 
     def wants(self, key: _Key) -> bool:
         """Whether it is worth making what is not there: the key was asked for before."""
-        if key in self._seen:
-            self._seen.discard(key)
-            return True
-        if len(self._seen) >= _MOST_SEEN:
-            self._seen.clear()
-        self._seen.add(key)
-        return False
+        with self._lock:
+            if key in self._seen:
+                self._seen.discard(key)
+                return True
+            if len(self._seen) >= _MOST_SEEN:
+                self._seen.clear()
+            self._seen.add(key)
+            return False
 
     def put(self, key: _Key, kept: _Kept, size: int) -> None:
         """size: bytes that it holds."""
-        self._kept[key] = kept, size
-        self._bytes += size
-        while len(self._kept) > _MOST or self._bytes > _MOST_BYTES:
-            self.drop(next(iter(self._kept)))
+        with self._lock:
+            self._remove(key)
+            self._kept[key] = kept, size
+            self._bytes += size
+            while len(self._kept) > _MOST or self._bytes > _MOST_BYTES:
+                self._remove(next(iter(self._kept)))
 
     def drop(self, key: _Key) -> None:
-        self._bytes -= self._kept.pop(key)[1]
+        with self._lock:
+            self._remove(key)
+
+    def _remove(self, key: _Key) -> None:
+        found = self._kept.pop(key, None)
+        if found is not None:
+            self._bytes -= found[1]
