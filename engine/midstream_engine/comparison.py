@@ -16,6 +16,15 @@ from midstream_engine.schema import Array
 _NUMBERS = frozenset("fiu")
 _FARTHEST = 1e290
 
+MAX_VARIABLES = 100
+"""Of one challenger, that are counted by name. Code that declares no outputs may name them as a caller does."""
+_LONGEST = 128
+"""Characters of a name that is counted by itself: as many as the manifest allows."""
+REST = "other"
+"""Stands for all variables beyond these."""
+MAX_TALLIES = 512
+"""Twice as many as one revision may have challengers."""
+
 
 class Outcome(enum.StrEnum):
     """What became of a row batch that a challenger was to answer."""
@@ -70,7 +79,7 @@ class Tally:
     run_ns: int = 0
     """Of the runs that answered, without the time in the queue."""
     variables: dict[str, VariableTally] = field(default_factory=dict)
-    """By output variable that the champion has, too."""
+    """By output variable that the champion has, too: the first `MAX_VARIABLES`, and `REST`."""
 
     def answered(self, rows: int, ns: int) -> None:
         self.outcomes[Outcome.ANSWERED] += 1
@@ -79,17 +88,20 @@ class Tally:
 
     def compared(self, differences: list[Difference]) -> None:
         for found in differences:
-            into = self.variables.get(found.name)
-            if into is None:
-                into = self.variables[found.name] = VariableTally()
+            into = self.variables.get(found.name) or self._added(found.name)
             into.rows += found.rows
             into.unequal += found.unequal
             into.values += found.values
             into.absolute += found.absolute
 
+    def _added(self, name: str) -> VariableTally:
+        if len(self.variables) >= MAX_VARIABLES or len(name) > _LONGEST:
+            name = REST
+        return self.variables.setdefault(name, VariableTally())
+
 
 class ShadowCounts:
-    """The tally of each challenger, by the names of step and challenger, which survive swaps."""
+    """The tally of each challenger, by the names of step and challenger, which survive swaps; the oldest may go."""
 
     __slots__ = ("bytes", "jobs", "tallies")
 
@@ -103,6 +115,8 @@ class ShadowCounts:
     def of(self, step: str, challenger: str) -> Tally:
         tally = self.tallies.get((step, challenger))
         if tally is None:
+            if len(self.tallies) >= MAX_TALLIES:
+                del self.tallies[next(iter(self.tallies))]
             tally = self.tallies[step, challenger] = Tally()
         return tally
 

@@ -9,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midstream_engine.comparison import (
+    MAX_TALLIES,
+    MAX_VARIABLES,
+    REST,
     Difference,
     Outcome,
     ShadowCounts,
@@ -179,3 +182,24 @@ def test_size_counts_what_arrays_keep() -> None:
     assert size_of({"a": ragged(texts("x" * 1000), texts("y" * 1000, "z"))}) > 2000
     assert size_of({"a": texts("x" * 1000, None)}) == size_of({"a": texts("x" * 1000, "")}) - 50
     assert 0 == size_of()
+
+
+def test_variables_are_counted_by_name_up_to_a_number() -> None:
+    """Names that a caller made up do not grow without bound: what is beyond, or long, is counted as one."""
+    tally = ShadowCounts().of("predict", "xgb")
+    tally.compared([Difference("y", 2, 0), Difference("n" * 129, 3, 1)])
+    for number in range(10 * MAX_VARIABLES):
+        tally.compared([Difference("y", 2, 1, 2, 0.5), Difference(f"made-up-{number}", 1, 0)])
+    assert len(tally.variables) <= MAX_VARIABLES + 1
+    assert tally.variables["y"] == VariableTally(2 + 20 * MAX_VARIABLES, 1000, 2000, 500.0)
+    named = sum(name.startswith("made-up") for name in tally.variables)
+    assert tally.variables[REST].rows == 3 + 10 * MAX_VARIABLES - named
+
+
+def test_challengers_that_are_long_gone_are_not_counted_any_more() -> None:
+    """Each swap may bring new names; the newest are kept."""
+    counts = ShadowCounts()
+    for number in range(2 * MAX_TALLIES):
+        counts.of("predict", f"c{number}").answered(1, 1)
+    assert len(counts.tallies) == MAX_TALLIES
+    assert counts.of("predict", f"c{2 * MAX_TALLIES - 1}").rows == 1
