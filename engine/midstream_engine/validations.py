@@ -29,6 +29,9 @@ _REMEMBERED = 1000
 _MAX_COMPILED = 32
 """Combinations of types that one validation of unknown fields is kept compiled for."""
 
+_LONG = 200
+"""Characters of the name of a field that nothing is kept for: it may be a caller's, by its place in the inputs."""
+
 
 @dataclass(slots=True, eq=False)
 class Validator:
@@ -279,7 +282,8 @@ class _Check:
             compiled = None
         if len(self.compiled) >= _MAX_COMPILED:
             self.compiled.clear()  # several threads may be here
-        self.compiled[key] = compiled
+        if all(field is None or len(field.name) < _LONG for _, field in key):
+            self.compiled[key] = compiled
         return compiled
 
 

@@ -27,6 +27,8 @@ from midstream_engine.formats.table import (
 
 _REMEMBERED = 1000
 """Texts of one kind that a writer keeps."""
+_LONG = 200
+"""Characters of a name that is not kept: it may be a caller's, by way of code that declares no outputs."""
 
 _NO_ANOMALY = b',"anomaly":{"count":0}'
 
@@ -127,7 +129,7 @@ class RecordsWriter:
         known = self._prefixes.get(name)
         if known is None:
             known = dumps(name) + b":"
-            if len(self._prefixes) < _REMEMBERED:
+            if len(self._prefixes) < _REMEMBERED and len(name) < _LONG:
                 self._prefixes[name] = known
         return known
 

@@ -71,7 +71,8 @@ class Shelf(Generic[_Key, _Kept]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: dict[_Key, tuple[_Kept, int]] = {}
-        self._seen: set[_Key] = set()
+        self._seen: set[int] = set()
+        """Hashes: a key may hold long names that a caller made up."""
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -84,12 +85,13 @@ class Shelf(Generic[_Key, _Kept]):
     def wants(self, key: _Key) -> bool:
         """Whether it is worth making what is not there: the key was asked for before."""
         with self._lock:
-            if key in self._seen:
-                self._seen.discard(key)
+            seen = hash(key)
+            if seen in self._seen:
+                self._seen.discard(seen)
                 return True
             if len(self._seen) >= _MOST_SEEN:
                 self._seen.clear()
-            self._seen.add(key)
+            self._seen.add(seen)
             return False
 
     def put(self, key: _Key, kept: _Kept, size: int) -> None:
