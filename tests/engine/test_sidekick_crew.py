@@ -63,13 +63,33 @@ def test_equal_code_shares_one_sidekick() -> None:
     """The second use starts nothing, and the worker lives until the last one is given back."""
     with kit.ground() as ground:
         first, second = ground.acquire(CODE, "one"), ground.acquire(CODE, "two")
-        assert first is second
         pid = pid_of(first)
         ground.sidekicks.release(first)
         assert pid == pid_of(second)
         ground.sidekicks.release(second)
         assert kit.gone(pid)
         assert [] == ground.sidekicks.report()
+
+
+def test_models_of_equal_code_have_names_of_their_own() -> None:
+    """Errors, files of tracebacks and the report name the models that use it, not the one that started it."""
+    with kit.ground() as ground:
+        first = ground.acquire("def process(inputs):\n    raise ValueError('no')\n", "one")
+        with ground.use("def process(inputs):\n    raise ValueError('no')\n", "two") as second:
+            named = [(line["name"], line["model"]) for line in ground.sidekicks.report()]
+            assert [("sidekick-one-1", "one"), ("sidekick-two-1", "two")] == named
+            for sidekick, name in ((first, "one"), (second, "two")):
+                with pytest.raises(SidekickFailed) as failed:
+                    kit.ask(sidekick, kit.column(1))
+                message = failed.value.message
+                assert message.startswith(f"model '{name}': process raised ValueError: no\n")
+                assert f'File "{name}/model.py", line 2' in message
+            ground.sidekicks.release(first)
+            with pytest.raises(SidekickFailed):
+                kit.ask(second, kit.column(1))
+            assert ["two"] == [line["model"] for line in ground.sidekicks.report()]
+            os.kill(ground.sidekicks.report()[0]["pid"], 9)
+            ground.wait("sidekick_ended", model="two")
 
 
 def test_uses_from_many_threads_are_counted_right() -> None:
@@ -87,7 +107,7 @@ def test_uses_from_many_threads_are_counted_right() -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert 1 == len(set(map(id, used)))
+        assert 1 == len({pid_of(each) for each in used})
         assert 1 == len(ground.sidekicks.report())
         pid = pid_of(used[0])
         for sidekick in used:

@@ -7,6 +7,7 @@ not needed is not started, but for those that are kept running; nothing here wai
 
 import asyncio
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -63,7 +64,12 @@ class Crew:
         """Which function the code has."""
         self._shared = shared
         self._settings = shared.settings
-        self._model = model
+        self._told = self._model = model
+        """The name that its workers know, and that of a model which uses them now, the last to come."""
+        self._names: list[str] = []
+        """Of the models that use the workers, one for each use."""
+        self.numbers = itertools.count(1)
+        """Of calls."""
         self._sha256 = sha256
         self._code = np.frombuffer(code, np.uint8)
         self._loop = asyncio.get_running_loop()
@@ -87,10 +93,25 @@ class Crew:
         """Wait until the first worker has imported the code. Raises LoadError, which leaves naming to the caller."""
         await asyncio.shield(self._opening)
 
+    def join(self, name: str) -> None:
+        """Be used by a model of this name, until `leave`; several may have the same name."""
+        self._names.append(name)
+        self._model = name
+        self._shared.changed()
+
+    def leave(self, name: str) -> bool:
+        """Be used once less under this name; whether somebody is left."""
+        self._names.remove(name)
+        if self._names:
+            self._model = self._names[-1]
+        self._shared.changed()
+        return bool(self._names)
+
     async def take(self, deadline: float, seconds: float) -> Worker:
         """A worker that is this caller's until the call that it begins is over.
 
-        deadline: on the loop's clock. Raises SidekickFailed, SidekickTimedOut and Overloaded.
+        deadline: on the loop's clock. Raises SidekickFailed, SidekickTimedOut and Overloaded, which leave naming to the
+        caller.
         """
         while True:
             worker = await self._next(deadline, seconds)
@@ -114,36 +135,39 @@ class Crew:
         await asyncio.gather(self._opening, *self._starting, return_exceptions=True)
 
     def report(self) -> list[dict[str, Any]]:
+        """One entry for each model that uses the workers, by name, and each worker."""
         return [
             {
-                "name": f"sidekick-{self._model}-{slot.number}",
-                "model": self._model,
+                "name": f"sidekick-{name}-{slot.number}",
+                "model": name,
                 "sha256": self._sha256,
                 "pid": slot.worker.pid if slot.worker else None,
                 "status": slot.status,
                 "restarts": max(0, slot.starts - 1),
                 "reason": slot.reason,
             }
+            for name in dict.fromkeys(self._names)
             for slot in self._slots
         ]
 
-    def said(self, what: str) -> str:
-        return f"model {self._model!r}: {what}"
+    def renamed(self, message: str, name: str) -> str:
+        """A message of a worker with its traceback's files as those of the model `name`."""
+        return message.replace(f'File "{self._told}/', f'File "{name}/')
 
     # Callers and workers are brought together
 
     async def _next(self, deadline: float, seconds: float) -> Worker:
         if self._over is not None:
-            raise SidekickFailed(self.said(self._over))
+            raise SidekickFailed(self._over)
         if self._idle:
             worker = self._idle.pop()
             self._unneeded = min(self._unneeded, len(self._idle))
             return worker
         if hopeless := self._hopeless():
-            raise SidekickFailed(self.said(hopeless))
+            raise SidekickFailed(hopeless)
         if len(self._waiting) >= self._settings.queued:
             waiting = len(self._waiting)
-            raise Overloaded(self.said(f"{waiting} requests wait for a worker already"))
+            raise Overloaded(f"{waiting} requests wait for a worker already")
         turn: asyncio.Future[Worker] = self._loop.create_future()
         self._waiting.append(turn)
         self._grow()
@@ -156,9 +180,7 @@ class Crew:
             elif turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._hand_on(turn.result())  # it came in the moment that the caller went
             if isinstance(error, TimeoutError):
-                raise SidekickTimedOut(
-                    self.said(f"no worker was free within {seconds:g} s")
-                ) from None
+                raise SidekickTimedOut(f"no worker was free within {seconds:g} s") from None
             raise
 
     def _free(self, worker: Worker) -> None:
@@ -185,7 +207,7 @@ class Crew:
     def _refuse_waiting(self, why: str) -> None:
         for turn in self._waiting:
             if not turn.done():
-                turn.set_exception(SidekickFailed(self.said(why)))
+                turn.set_exception(SidekickFailed(why))
         self._waiting.clear()
 
     # Workers come
@@ -210,7 +232,7 @@ class Crew:
         """Raises LoadError; then the slot is without a worker, or soon will be."""
         worker = slot.worker
         assert worker is not None
-        load = {"op": "load", "id": 0, "name": self._model}
+        load = {"op": "load", "id": 0, "name": self._told}
         seconds = self._settings.start_seconds
         try:
             await worker.start(self._shared.starter, partial(self._printed, worker))

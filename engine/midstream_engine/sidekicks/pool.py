@@ -41,16 +41,16 @@ class Sidekicks:
         self._threads = Threads(asyncio.get_running_loop(), threading.get_ident(), self._packing)
         starter = Starter(self._settings.limits, self._settings.host, self._settings.folder)
         self._shared = Shared(self._settings, starter, emit, changed)
-        self._sidekicks: dict[str, Sidekick] = {}
+        self._crews: dict[str, Crew] = {}
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._sidekicks)
+        return len(self._crews)
 
     def acquire(self, name: str, code: bytes, sha256: str) -> Sidekick:
-        """The sidekick of this code, started if it is not there. Each call needs one `release`.
+        """A sidekick of this code, whose workers are started if they are not there. Each needs one `release`.
 
-        name: the model's, for messages; the first one counts. Blocks until the code is imported: not for the event
+        name: the model's, for messages and `report`. Blocks until the code is imported: not for the event
         loop's thread. Raises LoadError: InvalidCode, SidekickCrashed, SidekickTimedOut, or SidekickUnavailable, which
         may heal.
         """
@@ -62,17 +62,17 @@ class Sidekicks:
             self._threads.loop.call_soon_threadsafe(self._release, sidekick)
 
     def report(self) -> list[dict[str, Any]]:
-        """One entry for each worker: name, model, sha256, pid, status, restarts, reason."""
-        return [line for sidekick in self._sidekicks.values() for line in sidekick.crew.report()]
+        """One entry for each worker and model that uses it: name, model, sha256, pid, status, restarts, reason."""
+        return [line for crew in self._crews.values() for line in crew.report()]
 
     async def close(self) -> None:
         """End all workers; whoever waits for one is told. Nothing is started afterwards."""
         if self._closed:
             return
         self._closed = True
-        sidekicks = list(self._sidekicks.values())
-        self._sidekicks.clear()
-        await asyncio.gather(*(sidekick.crew.close(_STOPPING) for sidekick in sidekicks))
+        crews = list(self._crews.values())
+        self._crews.clear()
+        await asyncio.gather(*(crew.close(_STOPPING) for crew in crews))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_SECONDS):
                 while self._shared.living:
@@ -84,22 +84,20 @@ class Sidekicks:
     async def _acquire(self, name: str, code: bytes, sha256: str) -> Sidekick:
         if self._closed:
             raise LoadError("SidekickUnavailable", _STOPPING, transient=True)
-        sidekick = self._sidekicks.get(sha256)
-        if sidekick is None:
-            crew = Crew(self._shared, name, code, sha256)
-            sidekick = Sidekick(crew, self._threads, sha256, self._settings.max_answer)
-            self._sidekicks[sha256] = sidekick
-        sidekick.users += 1
+        crew = self._crews.get(sha256)
+        if crew is None:
+            crew = self._crews[sha256] = Crew(self._shared, name, code, sha256)
+        crew.join(name)
+        sidekick = Sidekick(name, crew, self._threads, sha256, self._settings.max_answer)
         try:
-            await sidekick.crew.opened()
+            await crew.opened()
         except BaseException:
             self._release(sidekick)
             raise
         return sidekick
 
     def _release(self, sidekick: Sidekick) -> None:
-        sidekick.users -= 1
-        if sidekick.users == 0 and self._sidekicks.get(sidekick.sha256) is sidekick:
-            del self._sidekicks[sidekick.sha256]
-            sidekick.crew.end()
-            self._shared.changed()
+        crew = sidekick.crew
+        if not crew.leave(sidekick.name) and self._crews.get(sidekick.sha256) is crew:
+            del self._crews[sidekick.sha256]
+            crew.end()

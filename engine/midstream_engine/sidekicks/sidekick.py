@@ -1,7 +1,6 @@
 """A Python model that can be called: packs inputs, has a worker run the code, and unpacks what it gave."""
 
 import asyncio
-import itertools
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError, Executor
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 from midstream_engine.errors import SidekickFailed, SidekickTimedOut
 from midstream_engine.sidekicks import wire
 from midstream_engine.sidekicks.crew import Crew
-from midstream_engine.sidekicks.process import Frame, WorkerEnded, WorkerTimedOut
+from midstream_engine.sidekicks.process import Frame, Worker, WorkerEnded, WorkerTimedOut
 from midstream_engine.sidekicks.wire import Array, FrameError, Parts
 
 MAX_REQUEST_BYTES = 256 << 20
@@ -43,15 +42,17 @@ class Threads:
 
 
 class Sidekick:
-    """One model's code, ready to be called. Made and ended by `Sidekicks`."""
+    """One model's code, ready to be called; models of equal code share a crew. Made and ended by `Sidekicks`."""
 
-    def __init__(self, crew: Crew, threads: Threads, sha256: str, max_answer: int) -> None:
+    def __init__(
+        self, name: str, crew: Crew, threads: Threads, sha256: str, max_answer: int
+    ) -> None:
+        self.name = name
+        """The model's."""
         self.sha256 = sha256
-        self.users = 0
         self.crew = crew
         self._threads = threads
         self._max_answer = max_answer
-        self._numbers = itertools.count(1)
 
     @property
     def entry(self) -> str:
@@ -69,24 +70,33 @@ class Sidekick:
         """
         loop, crew = self._threads.loop, self.crew
         deadline = loop.time() + seconds
-        number = next(self._numbers)
+        number = next(crew.numbers)
         header = {"op": "call", "id": number, "rows": rows, "limit": self._max_answer}
         try:
             parts = await self._packed(header, inputs)
-            worker = await crew.take(deadline, seconds)
+            worker = await self._turn(deadline, seconds)
             # A worker has its full time, also for a caller that has waited for it and leaves earlier: one that is
             # merely in demand must not be killed.
             answer = worker.begin(number, parts, seconds)
             async with asyncio.timeout_at(deadline):
                 frame = await answer
             if frame.header["op"] != "answer":
-                raise SidekickFailed(crew.said(frame.message))
+                raise SidekickFailed(self._said(crew.renamed(frame.message, self.name)))
             return _checked(await self._unpacked(frame), rows)
         except (WorkerTimedOut, TimeoutError) as error:
-            what = crew.said(f"it did not answer within {seconds:g} s")
+            what = self._said(f"it did not answer within {seconds:g} s")
             raise SidekickTimedOut(what) from error
         except (WorkerEnded, FrameError) as error:
-            raise SidekickFailed(crew.said(str(error))) from error
+            raise SidekickFailed(self._said(str(error))) from error
+
+    async def _turn(self, deadline: float, seconds: float) -> Worker:
+        try:
+            return await self.crew.take(deadline, seconds)
+        except RequestError as error:
+            raise type(error)(self._said(error.message), reason=error.reason) from error
+
+    def _said(self, what: str) -> str:
+        return f"model {self.name!r}: {what}"
 
     def call_blocking(
         self, inputs: Mapping[str, Array], rows: int, seconds: float
