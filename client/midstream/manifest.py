@@ -4,7 +4,7 @@ The file is read once. Whether its models exist is not asked here: `midstream.re
 """
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -59,6 +59,18 @@ class Manifest:
     def problem(self, at: FieldPath, message: str, suggestion: str | None = None) -> Problem:
         """Describe something that was found wrong later, at the line where the field stands."""
         return Problem(*self._document.locate(at), problems.dotted(at), message, suggestion)
+
+    def problem_inside(self, at: FieldPath, line: int, message: str) -> Problem:
+        """Describe something that was found wrong in a line, from 1, of the text that a field holds.
+
+        At that line where the text is a block of lines, else at the field.
+        """
+        problem, place = self.problem(at, message), self.place(at)
+        if place is None or self.text[place.start] != "|":
+            return problem
+        # The block begins in the line after its mark.
+        first = self.text.count("\n", 0, place.start) + 1
+        return replace(problem, line=first + line, column=1)
 
 
 def load(path: str | Path) -> Manifest:

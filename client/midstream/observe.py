@@ -16,8 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from midstream.changes import Content
-from midstream.problems import FieldPath
-from midstream.resolve import Resolved, StepModel
+from midstream.resolve import Resolved
 
 TIMEOUT_S = 5.0
 MAX_STATUS_BYTES = 16 << 20
@@ -61,9 +60,9 @@ NOTHING = Schema([], [])
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What keeps an engine from loading the pipeline, and the field of the manifest that leads to it."""
+    """What keeps an engine from loading the pipeline; `blame` knows the line of the manifest that leads to it."""
 
-    at: FieldPath
+    reason: str
     message: str
 
 
@@ -92,50 +91,15 @@ def inspect(resolved: Resolved, cache: Path) -> tuple[Schema, list[Fault]]:
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         text = f"a model ended the process that inspected it ({name})"
-        return NOTHING, [Fault(("spec", "steps"), text)]
+        return NOTHING, [Fault("CandidateKilledEngine", text)]
     try:
         report = json.loads(done.stdout)
     except ValueError as error:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise ObserveError(f"the models cannot be inspected: {last}") from error
     if "message" in report:
-        at = place(resolved, report["reason"], report["message"])
-        return NOTHING, [Fault(at, report["message"])]
+        return NOTHING, [Fault(report["reason"], report["message"])]
     return Schema(report["inputs"], report["outputs"]), []
-
-
-def place(resolved: Resolved, reason: str, message: str) -> FieldPath:
-    """Return the field of the manifest that an engine's message speaks of, as it names step and variant. Pure."""
-    for number, check in enumerate(resolved.document.validations):
-        if message.startswith(f"validation {check.name!r},"):
-            field = "expression" if check.expression is not None else "failWhen"
-            return ("spec", "validations", number, field)
-    named: list[tuple[int, int, FieldPath]] = []
-    for one in resolved.models:
-        step = f"step {one.step!r}"
-        whole = step if one.variant is None else f"{step}, variant {one.variant!r}"
-        if (found := message.find(whole)) >= 0:
-            named.append((found, -len(whole), _part(one, reason)))
-        if whole != step and (found := message.find(step)) >= 0:
-            at = (*one.at[:4], "options") if reason == "InvalidOptions" else one.at[:3]
-            named.append((found, -len(step), at))
-    # Who is named first is to blame; of names that begin there, the one that says most.
-    return min(named)[2] if named else ("spec", "steps")
-
-
-def _part(one: StepModel, reason: str) -> FieldPath:
-    """The field of a model that a reason speaks of; the model itself when it fits its neighbours badly."""
-    match reason:
-        case "InvalidInputs":
-            return (*one.at, "inputs")
-        case "VerifyFailed" | "VerifyInvalid":
-            return (*one.at, "verify")
-        case "NoBatchDimension" | "FixedBatch":
-            return (*one.at, "batch")
-        case "NamesDoNotConnect" | "VariantsDiffer":
-            return one.at if one.variant is not None else one.at[:3]
-        case _:
-            return one.source
 
 
 def look(url: str, *, required: bool) -> Running | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from midstream import changes, manifest, models, observe, problems, resolve
+from midstream import blame, changes, manifest, models, observe, problems, resolve
 from midstream_artifacts.cache import Cache
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -47,7 +47,7 @@ def plan(args: argparse.Namespace) -> int:
         else:
             sys.stderr.write(f"{error}\n")
         return 1
-    found = [problems.at(loaded.path, loaded.problem(one.at, one.message)) for one in faults]
+    found = [_told(loaded, resolved, one) for one in faults]
     refused = Verdict("refused", problems=found)
     verdict = refused if found else judge(resolved, schema, running)
     where = args.against or DEFAULT_URL
@@ -59,6 +59,11 @@ def plan(args: argparse.Namespace) -> int:
         for line in describe(resolved, schema, where, running, verdict):
             _say(line)
     return 1 if verdict.action == "refused" else 0
+
+
+def _told(loaded: manifest.Manifest, resolved: resolve.Resolved, fault: observe.Fault) -> str:
+    found = blame.problem(loaded, resolved, fault.reason, fault.message)
+    return problems.at(loaded.path, found or loaded.problem(("spec", "steps"), fault.message))
 
 
 def judge(

@@ -7,7 +7,7 @@ here: whether the bytes are a model that fits its neighbours is found out when t
 import hashlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -183,13 +183,10 @@ def inline_problems(manifest: Manifest) -> list[Problem]:
         if (wrong := _inline_digest_problem(manifest, one, code)) is not None:
             found.append(wrong)
         if (fault := syntax.fault(code.encode(), "the code")) is not None:
-            problem = manifest.problem(one.source, fault.message)
-            place = manifest.place(one.source)
-            if fault.line is not None and place is not None and manifest.text[place.start] == "|":
-                # A block of lines begins in the line after its mark.
-                first = manifest.text.count("\n", 0, place.start) + 1
-                problem = replace(problem, line=first + fault.line, column=1)
-            found.append(problem)
+            if fault.line is None:
+                found.append(manifest.problem(one.source, fault.message))
+            else:
+                found.append(manifest.problem_inside(one.source, fault.line, fault.message))
     return found
 
 

@@ -84,9 +84,25 @@ def pinned(folder: Path) -> None:
         file.write("  version: 3f2b1a0c-9d8e-5f7a-8b6c-5d4e3f2a1b0c\n")
 
 
+def no_python(folder: Path) -> None:
+    path = folder / "pipeline.yaml"
+    head = path.read_text().partition("  steps:")[0]
+    (folder / "shop.py").write_text("x = 1\ndef process(:\n")
+    code = "{name: shop, framework: Python, source: {uri: shop.py}}"
+    path.write_text(f"{head}  steps:\n  - name: post\n    model: {code}\n")
+
+
+def wrong_validation(folder: Path) -> None:
+    with (folder / "pipeline.yaml").open("a") as file:
+        file.write("  validations:\n  - {name: high, expression: out.cost > 1}\n")
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason", "said"),
     [
+        (no_python, "InvalidCode", "syntax error in shop.py, line 2: "),
+        (no_python, "InvalidCode", ": spec.steps[0].model.source.uri: step 'post'"),
+        (wrong_validation, "InvalidValidation", ": spec.validations[0].expression: validation"),
         (undeployed, "NotDeployed", "spec.deployed: deployed is false"),
         (undeployed_and_empty, "NotDeployed", "spec.deployed: deployed is false"),
         (pinned, "VersionNotHere", "is not the version of these steps"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from midstream import observe, plan, problems
+from midstream import blame, observe, plan, problems
 from midstream.models import path
 from midstream.observe import Running, Schema
 from midstream.resolve import Resolved, StepModel
@@ -282,7 +282,6 @@ def test_code_in_the_manifest_is_not_fetched() -> None:
         ("InvalidOptions", "step 'b': the option '01' of", "steps[1].split.options"),
         ("NamesDoNotConnect", "step 'c' takes 'x', step 'b' before it gives 'y'", "steps[2]"),
         ("InvalidValidation", "validation 'low', column 3 of 'x': no", "validations[1].failWhen"),
-        ("WarmupFailed", "warm-up failed: out of memory", "steps"),
     ],
 )
 def test_what_an_engine_says_is_told_at_the_field_it_speaks_of(
@@ -300,7 +299,8 @@ def test_what_an_engine_says_is_told_at_the_field_it_speaks_of(
         Validation(name="low", fail_when="out.x[0] < 1"),
     ]
     document = resolved.document.model_copy(update={"validations": checks})
-    at = observe.place(replace(resolved, document=document), reason, message)
+    at = blame.place(replace(resolved, document=document), reason, message)
+    assert at is not None
     assert problems.dotted(at) == f"spec.{field}"
 
 

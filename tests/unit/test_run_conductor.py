@@ -161,6 +161,23 @@ def test_a_failed_candidate_is_dropped_and_not_tried_again(stage: Stage) -> None
     ]
 
 
+def test_a_refusal_by_an_engine_is_told_at_its_line(stage: Stage) -> None:
+    """File, line and field stand before what an engine says of a step, in the printed line and in the status."""
+    stage.conductor.want(stage.wish("two", 2.0))
+    stage.conductor.turn(1.0)
+    stage.obeys("FAILED", Refusal("InvalidModel", "step 'predict', model 'two': is not ONNX"))
+    stage.conductor.turn(1.1)
+
+    text = (
+        f"{stage.folder}/two.yaml:7:33: spec.steps[0].model.source.uri: "
+        "step 'predict', model 'two': is not ONNX"
+    )
+    (refused,) = stage.said()
+    assert refused["message"] == f"refused: InvalidModel: {text}"
+    assert stage.conductor.record is not None
+    assert stage.conductor.record.report()["message"] == text
+
+
 def test_a_running_service_keeps_its_name(stage: Stage) -> None:
     """A manifest of another name is refused at its line before any worker is told, until the name is back."""
     sequence = stage.conductor.sequence

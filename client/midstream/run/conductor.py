@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from midstream import changes
+from midstream import blame, changes
+from midstream.manifest import Manifest
 from midstream.resolve import Resolved
 from midstream.run import folder, rollout
 from midstream.run.chorus import Event
@@ -67,6 +68,8 @@ class Attempt:
 
     rollout: Rollout
     candidate: Resolved
+    manifest: Manifest
+    """Of the candidate."""
     seen: float
     """When the change was noticed, on the monotonic clock."""
     record: Record
@@ -266,7 +269,7 @@ class Conductor:
         self._begin(new.revision)
         self._forgiven = {(worker, one) for worker, one in self._forgiven if one != new.revision}
         first = Rollout(self.stable.revision, new.revision, self.sequence, Phase.PREPARING, now)
-        self._attempt = Attempt(first, new, wanted.seen, self.record)
+        self._attempt = Attempt(first, new, wanted.manifest, wanted.seen, self.record)
         self._move(self._attempt, Phase.PREPARING, now)
 
     def _move(self, attempt: Attempt, phase: Phase, now: float) -> None:
@@ -314,6 +317,10 @@ class Conductor:
     def _abort(self, attempt: Attempt, refusal: Refusal, now: float) -> None:
         if refusal.reason == "CandidateKilledEngine":
             self._killers[attempt.candidate.revision] = refusal
+        message = blame.located(
+            attempt.manifest, attempt.candidate, refusal.reason, refusal.message
+        )
+        refusal = replace(refusal, message=message)
         attempt.record.state = "Refused"
         attempt.record.refusal = refusal
         self.outcomes["refused"] += 1

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from midstream import blame
+from midstream.manifest import Manifest
 from midstream.resolve import Resolved
 from midstream.run import exposition, fleet, greeting, rollout
 from midstream.run.binding import CannotStart, bind
@@ -25,7 +27,7 @@ from midstream.run.chorus import OF_ONE_WORKER, Chorus, Event
 from midstream.run.conductor import Conductor, names
 from midstream.run.console import Console, duration, sentence
 from midstream.run.folder import ConfigFolder
-from midstream.run.rollout import Death
+from midstream.run.rollout import Death, Refusal
 from midstream.run.watch import Watch
 from midstream.run.wishes import Outcome, Unusable, Wish, Wishes, left_aside
 from midstream.run.worker import Launch, Worker
@@ -78,6 +80,7 @@ class Supervisor:
         self._chorus = Chorus(settings.workers)
         self._dead: dict[int, float] = {}
         self._workers: list[Worker] = []
+        self._manifest: Manifest | None = None
         self._first: asyncio.Future[Outcome] | None = None
         self._conductor: Conductor | None = None
         self._watch = Watch(settings.manifest, self._manifest_changed)
@@ -127,6 +130,7 @@ class Supervisor:
         if fields := left_aside(outcome.manifest):
             text = f"note: only a cluster acts on spec.{' and spec.'.join(fields)}"
             self._console.say("left_aside", text, fields=fields)
+        self._manifest = outcome.manifest
         return outcome
 
     async def _serve(self, listener: socket.socket, starter: Starter, first: Wish) -> None:
@@ -217,7 +221,7 @@ class Supervisor:
         for one in reports:
             known = one.revisions.get(revision)
             if known is not None and known.refusal is not None:
-                self._give_up(known.refusal.reason, str(known.refusal))
+                self._give_up(*self._told(conductor.stable, known.refusal))
                 return
             if one.config is not None and time.monotonic() - self._began > rollout.CONFIG_SECONDS:
                 self._give_up(one.config.reason, str(one.config))
@@ -246,6 +250,13 @@ class Supervisor:
         ]
         for line in greeting.lines(url, pipeline, settings.manifest, inputs):
             self._console.hint(line)
+
+    def _told(self, stable: Resolved, refusal: Refusal) -> tuple[str, str]:
+        """The reason, and the text that says it with file and line."""
+        reason, message = refusal.reason, refusal.message
+        if self._manifest is not None:
+            message = blame.located(self._manifest, stable, reason, message)
+        return reason, f"{reason}: {message}"
 
     def _give_up(self, reason: str, message: str) -> None:
         self._cannot = CannotStart(reason, message)
