@@ -30,9 +30,10 @@ from midstream_engine.events import Emit
 from midstream_engine.expressions.scope import Scope, StepScope
 from midstream_engine.flow import is_plain, run_here
 from midstream_engine.options import check_options
-from midstream_engine.schema import Field
+from midstream_engine.schema import Field, is_fixed
 from midstream_engine.sessions import SessionPool, zeros
 from midstream_engine.steps import Run, ShadowStep, SplitStep, Step
+from midstream_engine.trial import try_code
 from midstream_engine.units import (
     OnnxUnit,
     Remote,
@@ -72,6 +73,8 @@ class Loaded:
     """Rows the model insists on; None is any number."""
     warm_ns: int
     """What one row took at warm-up."""
+    fixed: bool
+    """Rows are all of one size."""
     plain: bool
     """ONNX models only, one for each step."""
     shadowed: bool
@@ -190,18 +193,29 @@ class Loader:
         stages: dict[str, float],
         tell: Emit,
     ) -> int:
-        """Run rows through all models: golden rows where there are some, else zeros. Returns ns for each row."""
+        """Run rows through all models: golden rows where there are some, else zeros. Returns ns for each row.
+
+        What Python code gives for zeros is looked at, not whether it bears them.
+        """
         start = time.perf_counter()
         try:
             if is_plain(steps):
                 warm_ns = self._warm_chain(document, steps, rows)
             else:
-                # A split runs one of its models, and code need not bear zeros: each ONNX model by itself.
+                # A split runs one of its models, and code need not bear zeros: each model by itself.
                 for step in steps:
                     for unit in step.units:
                         if isinstance(unit, OnnxUnit):
                             unit.row_ns = self._warm_unit(unit)
-                self._try_golden_chain(document, steps, rows)
+                chained = self._try_golden_chain(document, steps, rows)
+                proven = [step.units[0] for step in steps if not isinstance(step, SplitStep)]
+                try_code(
+                    steps,
+                    rows or 1,
+                    self.warm_up_seconds,
+                    lambda unit: chained and unit in proven,
+                    tell,
+                )
                 warm_ns = int(sum(_slowest(step) for step in steps))
         except RequestError as error:
             raise LoadError("WarmupFailed", f"warm-up failed: {error.message}") from error
@@ -251,19 +265,20 @@ class Loader:
 
     def _try_golden_chain(
         self, document: RevisionDocument, steps: tuple[Step, ...], rows: int | None
-    ) -> None:
-        """With golden rows for the first step all steps can be seen to work together."""
+    ) -> bool:
+        """With golden rows for the first step all steps can be seen to work together. Whether they were."""
         placed = document.steps[0].models()[0]
         if placed.model.verify is None:
-            return
+            return False
         batch = golden.read(
             steps[0].units[0], f"spec.steps[0].{placed.place}", placed.model.verify.inputs
         )
         if steps[0].inputs is not None and {f.name for f in steps[0].inputs} - batch.fields.keys():
-            return  # another variant takes more than these rows have
+            return False  # another variant takes more than these rows have
         if rows not in (None, batch.rows):
-            return  # a later step takes another number of rows
+            return False  # a later step takes another number of rows
         run_here(steps, Run(batch), self.warm_up_seconds)
+        return True
 
     def _verify(
         self,
@@ -307,6 +322,7 @@ class Loader:
             validator=validator,
             batch=rows,
             warm_ns=warm_ns,
+            fixed=is_fixed(first.inputs),
             plain=is_plain(steps),
             shadowed=any(isinstance(step, ShadowStep) for step in steps),
             waits=any(step.waits for step in steps),

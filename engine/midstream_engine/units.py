@@ -25,6 +25,8 @@ class Remote(Protocol):
 
     def call_blocking(self, inputs: Arrays, rows: int, seconds: float) -> Arrays: ...
 
+    def attempt_blocking(self, inputs: Arrays, rows: int, seconds: float) -> Arrays: ...
+
 
 @dataclass(slots=True, eq=False)
 class OnnxUnit:

@@ -13,6 +13,7 @@ import yaml
 from kit import sidekicks as kit
 from kit.sidekick_faults import OUTCOMES
 from midstream import manifest
+from midstream_engine import trial
 from midstream_engine.dataplane import STATUS_CODES
 from midstream_engine.sidekicks import crew, entry, output, sidekick, wire
 from midstream_engine.sidekicks.launch import Limits
@@ -82,6 +83,7 @@ def test_limits_on_the_page_are_the_engines() -> None:
     assert f"| {limits.memory >> 30} GiB, and at most half of" in PAGE
     assert f"| {limits.file_bytes >> 20} MiB | an `OSError`" in PAGE
     assert f"| {settings.queued} | `Overloaded`" in PAGE
+    assert f"takes longer than {trial.LONGEST:g} s" in PAGE
     assert f"It may take {settings.start_seconds:g} s" in PAGE
     assert f"at most {entry.MAX_UNPACKED_BYTES >> 20} MiB in {entry.MAX_ENTRIES:,} files" in PAGE
     assert f"{output.LINES_PER_SECOND} lines a second" in PAGE

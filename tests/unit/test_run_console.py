@@ -170,6 +170,15 @@ def test_a_quick_transfer_is_not_worth_a_line() -> None:
         (event("warmed", ms=1.26), "warmed up in 1.3 ms"),
         (event("verified", ms=1.0, rows=1), "verified 1 golden row in 1.0 ms"),
         (event("verified", ms=1.0, rows=2), "verified 2 golden rows in 1.0 ms"),
+        (
+            event(
+                "unproven", step="s", variant="a", model="rf", error="ValueError: no", message="…"
+            ),
+            (
+                "step s, variant a: the code of rf failed on a row of zeros (ValueError: no); "
+                "golden rows in `verify` would prove it before it serves"
+            ),
+        ),
         (event("freed", bytes=12_345_678), "freed 12.3 MB"),
         (event("drained", ms=1.0), None),
         (event("never-heard-of"), None),

@@ -130,6 +130,12 @@ def sentence(event: Mapping[str, Any], before: str | None = None) -> str | None:
         case "verified":
             rows = event.get("rows", 0)
             return f"verified {rows} golden {'row' if rows == 1 else 'rows'} in {duration(event['ms'])}"
+        case "unproven":
+            variant = f", variant {event['variant']}" if "variant" in event else ""
+            return (
+                f"step {event['step']}{variant}: the code of {event['model']} failed on a row of zeros "
+                f"({event['error']}); golden rows in `verify` would prove it before it serves"
+            )
         case "freed":
             return f"freed {size(event['bytes'])}"
         case "sidekick_ended":

@@ -84,6 +84,8 @@ class Crew:
         self._shrinking: asyncio.TimerHandle | None = None
         self._unneeded = 0
         """Workers that were idle all the time since somebody last looked."""
+        self._excused: tuple[Worker, asyncio.Event] | None = None
+        """The worker that is called with made-up inputs, and whether that call is over."""
         self._over: str | None = None
         self._opening = self._loop.create_task(self._open(), name="sidekick-opening")
         # Whoever wants to know asks for it; when everybody has gone it is not an error that nobody saw.
@@ -117,6 +119,21 @@ class Crew:
             worker = await self._next(deadline, seconds)
             if not worker.ended:
                 return worker
+
+    def excuse(self, worker: Worker) -> None:
+        """Count it as no failure when this worker ends in the call that begins now. One worker at a time."""
+        self._excused = worker, asyncio.Event()
+
+    async def recovered(self) -> None:
+        """Wait until the excused call is over, and a worker is there that has imported the code."""
+        if self._excused is None:
+            return
+        _, over = self._excused
+        seconds = self._settings.start_seconds
+        with contextlib.suppress(SidekickFailed, SidekickTimedOut, Overloaded, TimeoutError):
+            async with asyncio.timeout(seconds):
+                await over.wait()
+            self._hand_on(await self.take(self._loop.time() + seconds, seconds))
 
     def end(self, why: str = "it is not used any more") -> None:
         """Kill all workers. Calls that are under way or waiting fail with `why`."""
@@ -185,6 +202,7 @@ class Crew:
 
     def _free(self, worker: Worker) -> None:
         """A worker has imported the code, or is done with a call."""
+        self._is_excused(worker)
         slot = self._slot_of(worker)
         if slot.status == "Starting":
             slot.status = "Running"
@@ -297,9 +315,14 @@ class Crew:
         slot.status = "Error" if slot.status == "Starting" else "BackOff"
         if worker in self._idle:
             self._idle.remove(worker)
+        excused = self._is_excused(worker)
         if self._over is not None:
             return
         self._shared.emit("sidekick_ended", model=self._model, pid=worker.pid, reason=cause)
+        if excused:
+            self._grow()
+            self._shared.changed()
+            return
         self._last_end = cause
         delay = min(FIRST_DELAY * 2**self._failures, LONGEST_DELAY)
         self._failures += 1
@@ -310,6 +333,14 @@ class Crew:
         if hopeless := self._hopeless():
             self._refuse_waiting(hopeless)
         self._shared.changed()
+
+    def _is_excused(self, worker: Worker) -> bool:
+        """Whether it was until now; the call that it was excused for is over."""
+        if self._excused is None or self._excused[0] is not worker:
+            return False
+        self._excused[1].set()
+        self._excused = None
+        return True
 
     def _hopeless(self) -> str | None:
         """Why no worker can be waited for; None when one can."""

@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from midstream_engine.errors import SidekickFailed, SidekickTimedOut
+from midstream_engine.errors import RequestError, SidekickFailed, SidekickTimedOut
 from midstream_engine.sidekicks import wire
 from midstream_engine.sidekicks.crew import Crew
 from midstream_engine.sidekicks.process import Frame, Worker, WorkerEnded, WorkerTimedOut
@@ -20,6 +20,10 @@ _MANY_BYTES = 256 << 10
 """Of an answer with text; the same."""
 
 Answer = TypeVar("Answer")
+
+
+class SidekickMisfit(SidekickFailed):
+    """It answered, but with what can be no model's answer. No request is told so: see `Sidekick.attempt_blocking`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,11 @@ class Sidekick:
         take, waiting for a worker included. Outputs are what the code gave: whether they have the wanted names and
         types is the caller's question. Raises SidekickFailed, SidekickTimedOut and Overloaded.
         """
+        return await self._call(inputs, rows, seconds, attempt=False)
+
+    async def _call(
+        self, inputs: Mapping[str, Array], rows: int, seconds: float, *, attempt: bool
+    ) -> dict[str, Array]:
         loop, crew = self._threads.loop, self.crew
         deadline = loop.time() + seconds
         number = next(crew.numbers)
@@ -75,13 +84,17 @@ class Sidekick:
         try:
             parts = await self._packed(header, inputs)
             worker = await self._turn(deadline, seconds)
+            if attempt:
+                crew.excuse(worker)
             # A worker has its full time, also for a caller that has waited for it and leaves earlier: one that is
             # merely in demand must not be killed.
             answer = worker.begin(number, parts, seconds)
             async with asyncio.timeout_at(deadline):
                 frame = await answer
             if frame.header["op"] != "answer":
-                raise SidekickFailed(self._said(crew.renamed(frame.message, self.name)))
+                misfit = attempt and frame.header.get("misfit") is True
+                kind = SidekickMisfit if misfit else SidekickFailed
+                raise kind(self._said(crew.renamed(frame.message, self.name)))
             return _checked(await self._unpacked(frame), rows)
         except (WorkerTimedOut, TimeoutError) as error:
             what = self._said(f"it did not answer within {seconds:g} s")
@@ -103,6 +116,24 @@ class Sidekick:
     ) -> dict[str, Array]:
         """The same, from another thread than the event loop's."""
         return self._threads.blocking(self.call(inputs, rows, seconds))
+
+    def attempt_blocking(
+        self, inputs: Mapping[str, Array], rows: int, seconds: float
+    ) -> dict[str, Array]:
+        """The same for inputs that are made up: a worker that ends of them is replaced at once, and waited for.
+
+        Raises SidekickMisfit where the code gave what is no answer.
+        """
+        return self._threads.blocking(self._attempt(inputs, rows, seconds))
+
+    async def _attempt(
+        self, inputs: Mapping[str, Array], rows: int, seconds: float
+    ) -> dict[str, Array]:
+        try:
+            return await self._call(inputs, rows, seconds, attempt=True)
+        except RequestError:
+            await self.crew.recovered()
+            raise
 
     async def _packed(self, header: dict[str, Any], inputs: Mapping[str, Array]) -> Parts:
         if sum(array.size for array in inputs.values() if array.dtype == object) < _MANY:

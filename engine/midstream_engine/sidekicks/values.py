@@ -19,6 +19,10 @@ class BadOutput(Exception):
     """What the code returned cannot be an answer."""
 
 
+class MissingValues(BadOutput):
+    """There are none where others are text or booleans: it may do better with other rows."""
+
+
 # wallaroo_json
 
 
@@ -140,7 +144,8 @@ def _objects(name: str, array: Array) -> Array:
         return flat.reshape(array.shape)
     kinds = sorted({_kind(value) for value in values if not _is_number(value)})
     mixed = " mixed with numbers" if any(_is_number(value) for value in values) else ""
-    raise BadOutput(
+    kind = MissingValues if not _MISSING.isdisjoint(kinds) else BadOutput
+    raise kind(
         f"output {name!r} holds {', '.join(kinds[:5])}{mixed}; an output is numbers, booleans or text"
     )
 
@@ -154,6 +159,10 @@ def _check_unicode(name: str, value: str) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_)
+
+
+_MISSING = frozenset({"None", "a NAType", "a NaTType"})
+"""None, and what pandas has for it."""
 
 
 def _kind(value: Any) -> str:

@@ -106,7 +106,9 @@ class Worker:
                 if isinstance(error, wire.FrameTooLargeError)
                 else str(error)
             )
-            self._reply({"op": "failed", "id": number, "message": what})
+            # What a row of zeros has no value for, another row may have.
+            misfit = not isinstance(error, wire.FrameError | values.MissingValues)
+            self._reply({"op": "failed", "id": number, "message": what, "misfit": misfit})
             return
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are the code's, too
             message = f"{entry.kind} raised {summary(error)}\n{code.tail(error)}"
