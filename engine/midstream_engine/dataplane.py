@@ -6,17 +6,19 @@ cannot be taken in is refused with `Overloaded` rather than queued without end.
 """
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from midstream_engine.batch import Result
+from midstream_engine.batch import Result, elements
 from midstream_engine.challenged import Challenged, Room
-from midstream_engine.codec import Asked
+from midstream_engine.codec import Asked, prepare_thread
 from midstream_engine.comparison import size_of
+from midstream_engine.counts import Counts
 from midstream_engine.errors import (
     BadInput,
     BodyTooLarge,
@@ -35,11 +37,10 @@ from midstream_engine.errors import (
     UnknownPipeline,
     UnsupportedMediaType,
 )
-from midstream_engine.flow import is_short, run_beside, run_here, run_one, run_plain
+from midstream_engine.flow import is_short, learned, run_beside, run_here, run_one, run_plain
 from midstream_engine.formats.jsontext import dumps
 from midstream_engine.loader import Loaded
 from midstream_engine.manager import Manager
-from midstream_engine.metrics import Counts
 from midstream_engine.recent import Recent
 from midstream_engine.request import Request, Target
 from midstream_engine.revision import Revision
@@ -67,6 +68,11 @@ STATUS_CODES: dict[type[RequestError], int] = {
 }
 """What each error is over HTTP."""
 
+_T = TypeVar("_T")
+
+_FEW = 1000
+"""Rows, or rows and validations, that are written and judged between two other requests."""
+
 _GRACE_SECONDS = 1.0
 """For a step that was told to stop."""
 
@@ -89,7 +95,7 @@ class DataPlane:
         self._manager = manager
         self.counts = counts
         self._settings = settings
-        self._threads = ThreadPoolExecutor(settings.threads, "midstream-infer")
+        self._threads = ThreadPoolExecutor(settings.threads, "midstream-infer", prepare_thread)
         self._waits = settings.policy == "resource"
         self._shadows = ShadowRunner(counts.shadows, max_asked=settings.max_connections // 2)
         self.recent = Recent(settings.recent_rows)
@@ -103,32 +109,21 @@ class DataPlane:
                 return self._wait_and_infer(request)
             _check(revision, request.target)
             loaded = revision.loaded
-            asked = loaded.codec.read(request, self._settings.max_body)
-            batch = asked.batch
-            if loaded.batch is not None:
-                _check_batch(batch.rows, loaded.batch)
-            run = Run(batch, asked.literal)
-            job = _Job(
-                revision,
-                loaded,
-                run,
-                asked,
-                len(request.body),
-                start,
-                time.perf_counter_ns() - start,
-            )
-            if loaded.shadowed:
-                room = Room(self.counts, self._settings.max_buffered)
-                run.runner = job.challenged = Challenged(self._shadows, revision, room)
+            asked = loaded.codec.read_at_once(request, self._settings.max_body)
+            if asked is None:
+                return self._read_and_infer(request, revision, loaded, start)
+            job = self._job(request, revision, loaded, asked, start)
             if loaded.waits:
-                return self._infer_beside(job)
-            if revision.row_ns * batch.rows > self._settings.inline_ns:
-                return self._infer_in_thread(job)
+                return self._guarded(self._infer_beside(job))
+            if self._takes_long(job):
+                self._check_room(job.size)
+                return self._guarded(self._infer_in_thread(job))
+            run = job.run
             if loaded.plain:
                 outputs = run_plain(loaded.steps, run)
             else:
-                outputs = (run_one if batch.rows == 1 else run_here)(loaded.steps, run)
-            return self._answer(job, outputs)
+                outputs = (run_one if run.batch.rows == 1 else run_here)(loaded.steps, run)
+            return self._answer(job, *job.written(outputs))
         except RequestError as error:
             return self.refuse(error)
         except Exception as error:  # noqa: BLE001 - the last one who can turn a defect into an answer
@@ -166,35 +161,43 @@ class DataPlane:
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._shadows.close()
 
-    def _answer(self, job: "_Job", outputs: Arrays) -> Answer:
+    def _job(
+        self, request: Request, revision: Revision, loaded: Loaded, asked: Asked, start: int
+    ) -> "_Job":
+        """What is to be done for a request. Raises BadInput for a number of rows that the model does not take."""
+        batch = asked.batch
+        if loaded.batch is not None:
+            _check_batch(batch.rows, loaded.batch)
+        run = Run(batch, asked.literal)
+        read_ns = time.perf_counter_ns() - start
+        load = batch.rows if loaded.fixed else elements(batch.fields)
+        job = _Job(revision, loaded, run, asked, len(request.body), start, read_ns, load)
+        if loaded.shadowed:
+            room = Room(self.counts, self._settings.max_buffered)
+            run.runner = job.challenged = Challenged(self._shadows, revision, room)
+        return job
+
+    def _takes_long(self, job: "_Job") -> bool:
+        return job.revision.row_ns * job.load > self._settings.inline_ns or _is_much_to_write(job)
+
+    def _answer(self, job: "_Job", result: Result, headers: bytes, body: bytes) -> Answer:
+        """Count what was done, and give the answer."""
         loaded, run, counts = job.loaded, job.run, self.counts
         rows = run.batch.rows
         total = 0
         for step, ns in zip(loaded.steps, run.elapsed, strict=True):
             counts.stepped(step.name, ns)
             total += ns
-        # Decides where the next request runs. A run that was not given the processor says nothing about the model, so
-        # one request moves it by a tenth at most. In threads several runs share the processor: by the clock they would
-        # be long for that alone, and stay with threads.
+        # Decides where the next request runs. In threads several runs share the processor: by the clock they would be
+        # long for that alone, and stay with threads.
         revision = job.revision
-        if job.spent_ns is not None:
-            total = job.spent_ns
-        revision.row_ns += 0.1 * (min(total / rows, 2 * revision.row_ns) - revision.row_ns)
-        result = Result(
-            run.batch, outputs, time.time_ns() // 1_000_000, [job.read_ns, *run.elapsed]
-        )
-        if not loaded.plain:
-            result.choices = run.choices
-            result.shadows = run.shadows
-            for choice in run.choices:
-                counts.chosen(choice)
-        if loaded.validator is not None:
-            result.checks = checks = loaded.validator.check(
-                run.batch.fields, run.steps, outputs, rows, run.choices
-            )
-            if checks is not loaded.validator.passed:
-                counts.checked(checks)
-        headers, body = job.asked.write(result)
+        took = total if job.spent_ns is None else job.spent_ns
+        revision.row_ns = learned(revision.row_ns, took, job.load, self._settings.inline_ns)
+        for choice in run.choices:
+            counts.chosen(choice)
+        checks = result.checks
+        if checks is not None and checks is not loaded.validator.passed:  # type: ignore[union-attr]
+            counts.checked(checks)
         if job.challenged is None and job.asked.is_record:
             self.recent.add_body(body, rows)
         else:
@@ -204,51 +207,75 @@ class DataPlane:
         counts.answered(rows, time.perf_counter_ns() - job.start)
         return Answer(200, headers, body)
 
-    def _infer_in_thread(self, job: "_Job") -> Coroutine[Any, Any, Answer]:
-        self._take(job.size)
-        future = asyncio.get_running_loop().run_in_executor(
-            self._threads, job.compute, self._settings.infer_seconds
-        )
-        # The lease is taken here, not when the coroutine first runs: a swap may come in between. A vanished client ends
-        # the wait, not the work, so it is given back when the thread is done.
-        job.revision.leases += 1
-        future.add_done_callback(lambda done: self._over(job.revision, job.size, done))
+    def _read_and_infer(
+        self, request: Request, revision: Revision, loaded: Loaded, start: int
+    ) -> Coroutine[Any, Any, Answer]:
+        """The same for a body that takes long to read: other requests have their turns meanwhile."""
+        self._check_room(len(request.body))
+        loop = asyncio.get_running_loop()
+        read = functools.partial(loaded.codec.read, request, self._settings.max_body)
+
+        release = self._hold(revision, len(request.body))
+
+        async def work() -> Answer:
+            try:
+                asked = await loop.run_in_executor(self._threads, read)
+                job = self._job(request, revision, loaded, asked, start)
+                answer = self._infer_beside(job) if loaded.waits else self._infer_in_thread(job)
+            finally:
+                release()  # the job holds what it needs itself
+            return await answer
+
+        # A task of its own, for the same reason as below.
+        task = loop.create_task(work())
+        task.add_done_callback(_look)
 
         async def wait() -> Answer:
-            outputs = await _patiently(future, job, self._settings.infer_seconds)
-            return self._answer(job, outputs)
+            return await asyncio.shield(task)
 
         return self._guarded(wait())
+
+    def _infer_in_thread(self, job: "_Job") -> Coroutine[Any, Any, Answer]:
+        seconds = self._settings.infer_seconds
+        future = asyncio.get_running_loop().run_in_executor(self._threads, job.compute, seconds)
+        # The lease is taken here, not when the coroutine first runs: a swap may come in between. A vanished client ends
+        # the wait, not the work, so it is given back when the thread is done.
+        future.add_done_callback(functools.partial(_end, self._hold(job.revision, job.size)))
+
+        async def wait() -> Answer:
+            return self._answer(job, *await _patiently(future, job, seconds))
+
+        return wait()
 
     def _infer_beside(self, job: "_Job") -> Coroutine[Any, Any, Answer]:
         settings = self._settings
-        queued = not is_short(job.loaded.steps, job.run.batch.rows, settings.inline_ns)
+        loop = asyncio.get_running_loop()
+        queued = not is_short(job.loaded.steps, job.run.batch, settings.inline_ns)
         if queued:
-            self._take(job.size)
-        else:
-            # It waits for challengers alone, and is not asked to where there is no room for that.
-            self.counts.buffered += job.size
+            self._check_room(job.size)
+        # Else it waits for challengers alone, and is not asked to where there is no room for that.
         if job.challenged is not None:
             job.challenged.room.queued = queued
-        loop = asyncio.get_running_loop()
 
-        async def execute(function: Callable[[], Arrays]) -> Arrays:
+        async def execute(function: Callable[[], Any]) -> Any:
             return await loop.run_in_executor(self._threads, function)
 
-        # A task of its own, for the same reason as above.
-        work = loop.create_task(
-            run_beside(
+        async def run() -> tuple[Result, bytes, bytes]:
+            outputs = await run_beside(
                 job.loaded.steps, job.run, settings.infer_seconds, settings.inline_ns, execute
             )
-        )
-        job.revision.leases += 1
-        work.add_done_callback(lambda done: self._over(job.revision, job.size, done, queued=queued))
+            written = functools.partial(job.written, outputs)
+            return await execute(written) if _is_much_to_write(job) else written()
+
+        # A task of its own, for the same reason as above.
+        work = loop.create_task(run())
+        release = self._hold(job.revision, job.size, queued=queued)
+        work.add_done_callback(functools.partial(_end, release))
 
         async def wait() -> Answer:
-            outputs = await asyncio.shield(work)
-            return self._answer(job, outputs)
+            return self._answer(job, *await asyncio.shield(work))
 
-        return self._guarded(wait())
+        return wait()
 
     async def _guarded(self, answer: Coroutine[Any, Any, Answer]) -> Answer:
         try:
@@ -258,33 +285,35 @@ class DataPlane:
         except Exception as error:  # noqa: BLE001 - as in `infer`
             return self._defect(error)
 
-    def _take(self, size: int) -> None:
-        """Count a request that does not run at once. Raises Overloaded."""
+    def _check_room(self, size: int) -> None:
+        """Raise Overloaded when too much does not run at once already."""
         counts, settings = self.counts, self._settings
         if counts.queued >= settings.max_queued + settings.threads:
             raise Overloaded(
                 f"{counts.queued} requests are waiting for their turn already; try again in a second"
             )
-        self._hold(size)
-        counts.queued += 1
+        self._check_bytes(size)
 
-    def _hold(self, size: int) -> None:
-        """Count the bytes of a body that waits. Raises Overloaded when that would be too many."""
+    def _check_bytes(self, size: int) -> None:
         counts = self.counts
         if counts.buffered + size > self._settings.max_buffered:
             raise Overloaded(
                 f"request bodies of {counts.buffered} bytes are waiting already; try again in a second"
             )
-        counts.buffered += size
 
-    def _over(
-        self, revision: Revision, size: int, future: "asyncio.Future[Any]", *, queued: bool = True
-    ) -> None:
-        self.counts.queued -= queued
-        self.counts.buffered -= size
-        revision.release()
-        if not future.cancelled():
-            future.exception()  # looked at, also when nobody waits any more
+    def _hold(self, revision: Revision, size: int, *, queued: bool = True) -> Callable[[], None]:
+        """Count a request that does not run at once and keep its revision, until what is returned is called."""
+        counts = self.counts
+        counts.queued += queued
+        counts.buffered += size
+        revision.leases += 1
+
+        def release() -> None:
+            counts.queued -= queued
+            counts.buffered -= size
+            revision.release()
+
+        return release
 
     async def _wait_and_infer(self, request: Request) -> Answer:
         """Under the resource-preserving policy a swap leaves a gap: requests wait for its end."""
@@ -296,9 +325,10 @@ class DataPlane:
                 Overloaded("too many requests are waiting already; try again in a second")
             )
         try:
-            self._hold(len(request.body))
+            self._check_bytes(len(request.body))
         except Overloaded as error:
             return self.refuse(error)
+        counts.buffered += len(request.body)
         counts.waiting += 1
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
@@ -330,22 +360,60 @@ class _Job:
     start: int
     """When it came, in nanoseconds of the performance counter."""
     read_ns: int
+    load: int
+    """Rows, or values where rows differ in size: what the time of a run grows with."""
     challenged: Challenged | None = None
     started: float | None = None
     """When its thread began."""
     spent_ns: int | None = None
     """What its models took of the processor's time, in a thread."""
 
-    def compute(self, seconds: float) -> Arrays:
-        """In a thread; seconds: the longest that one step may take."""
+    def compute(self, seconds: float) -> tuple[Result, bytes, bytes]:
+        """Run and write, in a thread; seconds: the longest that one step may take."""
         self.started = time.monotonic()
         start = spent_ns()
         outputs = run_here(self.loaded.steps, self.run, seconds)
         self.spent_ns = spent_ns() - start
-        return outputs
+        return self.written(outputs)
+
+    def written(self, outputs: Arrays) -> tuple[Result, bytes, bytes]:
+        """The result with what validations say of it, and the answer: headers and body. Raises BadInput."""
+        run, loaded = self.run, self.loaded
+        now = time.time_ns() // 1_000_000
+        result = Result(run.batch, outputs, now, [self.read_ns, *run.elapsed])
+        if not loaded.plain:
+            result.choices = run.choices
+            result.shadows = run.shadows
+        if loaded.validator is not None:
+            result.checks = loaded.validator.check(
+                run.batch.fields, run.steps, outputs, run.batch.rows, run.choices
+            )
+        return result, *self.asked.write(result)
 
 
-async def _patiently(future: "asyncio.Future[Arrays]", job: _Job, seconds: float) -> Arrays:
+def _is_much_to_write(job: _Job) -> bool:
+    """Whether what follows the steps takes long: rows of different shapes are judged one by one."""
+    rows = job.run.batch.rows
+    if rows <= _FEW:
+        return False
+    validator = job.loaded.validator
+    return bool(job.asked.encodings) or (
+        validator is not None and rows * len(validator.names) > _FEW
+    )
+
+
+def _look(done: "asyncio.Future[Any]") -> None:
+    """At how it went, also when nobody waits any more."""
+    if not done.cancelled():
+        done.exception()
+
+
+def _end(release: Callable[[], None], done: "asyncio.Future[Any]") -> None:
+    release()
+    _look(done)
+
+
+async def _patiently(future: "asyncio.Future[_T]", job: _Job, seconds: float) -> _T:
     """The result of a job, or an error when it gets no thread or does not stop when told to."""
     # The variants of a split run one after the other here.
     parts = [len(s.variants) if isinstance(s, SplitStep) else 1 for s in job.loaded.steps]
