@@ -34,6 +34,10 @@ _FLOAT = re.compile(
 )
 _NULL = re.compile(r"(?:~|null|Null|NULL|)")
 
+_BARE_MARK = re.compile(r":\s+!(?!!)")
+_HALF_QUOTED = re.compile(r""":\s+("[^"]*"|'[^']*')\s*[^\s,}\]#]""")
+_QUOTE_MARK = "put a text that begins with ! in quotes, as in failWhen: '!in.flag'"
+
 
 class NotYaml(Exception):
     """The text is not YAML; `problem` says where."""
@@ -125,7 +129,9 @@ def parse(text: str) -> list[Document]:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
         what = error.problem or error.context or "it cannot be parsed"
-        raise NotYaml(Problem(line, column, "", f"not YAML: {what}", _hint(what))) from error
+        lines = text.splitlines()
+        there = lines[mark.line] if mark and mark.line < len(lines) else ""
+        raise NotYaml(Problem(line, column, "", f"not YAML: {what}", _hint(what, there))) from error
     except reader.ReaderError as error:
         before = text[: error.position]
         line, column = before.count("\n") + 1, error.position - before.rfind("\n")
@@ -134,11 +140,18 @@ def parse(text: str) -> list[Document]:
     return [_Builder(root, 10_000 + 2 * len(text)).document() for root in roots]
 
 
-def _hint(problem: str) -> str | None:
+def _hint(problem: str, line: str) -> str | None:
+    """What would be right; `line` is the one with the problem."""
+    if _BARE_MARK.search(line):
+        return _QUOTE_MARK
+    if _HALF_QUOTED.search(line):
+        return "put quotes of the other kind around a whole text that begins with a quoted one"
     if r"'\t'" in problem:
         return "indent with spaces, not tabs"
     if "<stream end>" in problem:
         return "a bracket, a brace or a quote is not closed"
+    if "expected ',' or '}'" in problem:
+        return "put quotes around a text with a comma, a bracket, a quote or ': ' in it"
     if "mapping values are not allowed" in problem:
         return "check the indentation; put quotes around a text that has ': ' in it"
     if "expected <block end>" in problem or "could not find expected ':'" in problem:
@@ -179,6 +192,12 @@ class _Loader(reader.Reader, scanner.Scanner, parser.Parser, composer.Composer, 
             raise yaml.MarkedYAMLError(
                 problem=f"nested more than {MAX_DEPTH} levels deep",
                 problem_mark=self.peek_event().start_mark,  # type: ignore[no-untyped-call]
+            )
+        start = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(start, "tag", None) == "!":
+            # YAML would leave the mark out, and turn a condition round.
+            raise yaml.MarkedYAMLError(
+                problem="a '!' by itself is not supported", problem_mark=start.start_mark
             )
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1
@@ -274,9 +293,9 @@ class _Builder:
     def _scalar(self, node: yaml.Node, path: FieldPath) -> Any:
         build = _SCALARS.get(node.tag)
         if build is None:
-            return self._problem(
-                node, path, f"the tag {_shown(node.tag)} is not supported", "leave it out"
-            )
+            own = node.tag.startswith("!")  # what others write is a text, what YAML has is a type
+            remedy = _QUOTE_MARK if own else "leave it out"
+            return self._problem(node, path, f"the tag {_shown(node.tag)} is not supported", remedy)
         try:
             return build(node.value)
         except ValueError as error:

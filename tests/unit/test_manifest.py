@@ -215,6 +215,10 @@ def test_scalars_mean_what_they_mean_to_kubectl(text: str, value: Any) -> None:
         ("!!binary aGk=", "the tag '!!binary' is not supported; leave it out"),
         ("!!set {a}", "the tag '!!set' is not supported; leave it out"),
         ("!mine [a]", "the tag '!mine' is not supported; leave it out"),
+        (
+            "!any(in.house < 0)",
+            "the tag '!any(in.house' is not supported; put a text that begins with ! in quotes",
+        ),
         (r'"\0"', r"'\x00' has a character that no text can hold"),
         (r'"\ud800"', r"'\ud800' has a character that no text can hold"),
         (
@@ -230,6 +234,24 @@ def test_what_is_no_plain_data_is_a_problem(text: str, said: str) -> None:
     (problem,) = document.problems
     assert said in str(problem)
     assert (problem.line, problem.column, document.value) == (1, 4, {"x": None})
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("! in.flag", "put a text that begins with ! in quotes, as in failWhen: '!in.flag'"),
+        ('!contains(in.a, "x")', "put a text that begins with ! in quotes"),
+        ("!(in.a > 3)", "put a text that begins with ! in quotes"),
+        ('"DE" == in.x', "put quotes of the other kind around a whole text"),
+        ('in.x == "a: b"', "put quotes around a text that has ': ' in it"),
+        ('{a: in.x == "a: b"}', "put quotes around a text with a comma, a bracket, a quote or"),
+    ],
+)
+def test_an_expression_that_needs_quotes_is_told_so(text: str, advice: str) -> None:
+    """What YAML reads as something else is refused with the remedy; a lone ! is never just left out."""
+    with pytest.raises(yamldoc.NotYaml) as refused:
+        yamldoc.parse(f"x: {text}\n")
+    assert advice in str(refused.value)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
