@@ -28,11 +28,14 @@ _STRING = re.compile(
 )
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)")
 _ESCAPES = {**{c: c for c in "\"'\\/"}, "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_FIELD_OF = re.compile(r"\.[A-Za-z_]")
 _RUN = re.compile(r"[A-Za-z0-9][-._A-Za-z0-9]*")
 _STEP = re.compile(r"steps\.([a-z](?:[-a-z0-9]*[a-z0-9])?)\.out(?![-A-Za-z0-9_])")
 _MODEL = re.compile(names.MODEL_NAME)
 _SYMBOLS = ("<=", ">=", "==", "!=", "&&", "||", *"<>+-*/%()[],!")
 _MEANT = {
+    "=>": "write >=",
+    "=<": "write <=",
     "=": "write == to compare",
     "&": "write and",
     "|": "write or",
@@ -83,13 +86,21 @@ def _token(text: str, at: int) -> Token:
             )
         return Token("number", match[0], column, Number(_number(match[0], column), column))
     if match := _NAME.match(text, at):
+        if match[0].startswith("out_"):
+            raise ExpressionError(
+                f"{match[0]!r} is in answers what a challenger gives, which may come later; validations see what the "
+                "champion gives: out.<field>",
+                column,
+            )
+        if _FIELD_OF.match(text, match.end()):
+            raise ExpressionError(f"{match[0]!r} is not known; values are {HOW}", column)
         return Token("name", match[0], column)
     if text[at] in "\"'":
         return _string(text, at)
     for symbol in _SYMBOLS:
         if text.startswith(symbol, at):
             return Token("symbol", symbol, column)
-    meant = _MEANT.get(text[at])
+    meant = _MEANT.get(text[at : at + 2]) or _MEANT.get(text[at])
     hint = f"; {meant}" if meant else ""
     raise ExpressionError(f"unexpected {_character(text[at])}{hint}", column)
 

@@ -123,6 +123,11 @@ REFUSED = {
     "sum(in.x)": "column 1: sum(in.x) is a value, not a condition; compare it, as in out.variable[0] < 100",
     # Names.
     "housing_model < 3": f"column 1: 'housing_model' is not known; values are {HOW}",
+    "input.x < 3": f"column 1: 'input' is not known; values are {HOW}",
+    "out_slow.price[0] > 1": "column 1: 'out_slow' is in answers what a challenger gives, which may come later; "
+    "validations see what the champion gives: out.<field>",
+    "out_slow[0] > 1": "column 1: 'out_slow' is in answers what a challenger gives, which may come later; "
+    "validations see what the champion gives: out.<field>",
     "in.my-field < 3": f"column 7: 'field' is not known; values are {HOW}",
     "foo.outputs < 3": "column 12: an index is missing; write <model>.outputs[0][0]",
     "-.outputs[0][0] < 3": "column 2: unexpected '.'; a number has digits on both sides of its point, "
@@ -171,6 +176,8 @@ REFUSED = {
     "in.a < in.b < in.c": "column 13: comparisons do not chain; write a < b and b < c, or put one in parentheses",
     "in.a == in.b == true": "column 14: comparisons do not chain; write a < b and b < c, or put one in parentheses",
     "in.x = 3": "column 6: unexpected '='; write == to compare",
+    "in.x => 3": "column 6: unexpected '='; write >=",
+    "in.x =< 3": "column 6: unexpected '='; write <=",
     "in.x & in.y": "column 6: unexpected '&'; write and",
     "in.x | in.y": "column 6: unexpected '|'; write or",
     "~in.x": "column 1: unexpected '~'; write not",
