@@ -178,6 +178,42 @@ def test_what_the_code_raises_is_the_answer_and_the_worker_goes_on(ground: kit.G
     ground.sidekicks.release(sidekick)
 
 
+DEEP = """
+import pandas
+
+def process(inputs):
+    return select(pandas.DataFrame(inputs))
+
+def select(frame):
+    return {"y": frame["absent"]}
+"""
+
+
+def test_the_codes_own_lines_are_told_however_deep_a_library_raises(ground: kit.Ground) -> None:
+    """Its last two frames, the library's last one, and the error; what is left out between is marked."""
+    message = failure(ground, DEEP)
+    summary, *lines = message.splitlines()
+    assert "process raised KeyError" in summary
+    places = [line for line in lines if line.startswith("  File ")]
+    assert '  File "pre/model.py", line 5, in process' == places[0]
+    assert '  File "pre/model.py", line 8, in select' == places[1]
+    assert 3 == len(places)
+    assert "pandas" in places[2]
+    assert '    return {"y": frame["absent"]}' in lines
+    assert "  …" in lines
+    assert "KeyError: 'absent'" == lines[-1]
+
+
+def test_a_long_text_of_an_error_hides_no_line(ground: kit.Ground) -> None:
+    """Its beginning and its end are told."""
+    code = "def process(inputs):\n    raise ValueError('\\n'.join(map(str, range(1000))))\n"
+    message = failure(ground, code)
+    assert 'File "pre/model.py", line 2, in process' in message
+    assert "\nValueError: 0\n1\n…\n999" in message
+    deep = "def process(inputs):\n    return process(inputs)\n"
+    assert 2 == failure(ground, deep).count('File "pre/model.py", line 2, in process')
+
+
 @pytest.mark.parametrize(
     "raised",
     [

@@ -22,8 +22,9 @@ MAIN = "model.py"
 MAX_ENTRIES = 10_000
 MAX_UNPACKED_BYTES = 512 << 20
 
-TAIL_LINES = 6
-TAIL_CHARACTERS = 2000
+OWN_FRAMES = 2
+RAISED_LINES = 4
+LINE_CHARACTERS = 160
 
 _OWN_FOLDER = str(Path(__file__).parent) + os.sep
 
@@ -119,15 +120,44 @@ class Code:
         return f"syntax error in {file}{line}: {error.msg}{text}"
 
     def tail(self, error: BaseException) -> str:
-        """The end of the traceback, from the user's frames on: at most 6 lines and 2,000 characters."""
-        frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
-            frames = frames.tb_next
-        lines = traceback.TracebackException(
-            type(error), error, frames, limit=-TAIL_LINES, compact=True
-        ).format(chain=False)
-        text = "".join(lines).replace(str(self._folder), self._name)
-        return "\n".join(text.rstrip().splitlines()[-TAIL_LINES:])[-TAIL_CHARACTERS:]
+        """The end of the traceback: the last two frames in the code's own files, the last of all, and the error.
+
+        Each with its file and line; at most 12 lines and 2,000 characters. A library may have put many frames between
+        the code's line and what was raised.
+        """
+        frames = [
+            (frame, line)
+            for frame, line in traceback.walk_tb(error.__traceback__)
+            if not frame.f_code.co_filename.startswith(_OWN_FOLDER)
+        ]
+        own = [n for n, (frame, _) in enumerate(frames) if self._is_own(frame.f_code.co_filename)]
+        kept = sorted({*own[-OWN_FRAMES:], len(frames) - 1} if frames else ())
+        lines: list[str] = []
+        before = -1
+        for number in kept:
+            if number > before + 1:
+                lines.append("  …")
+            before = number
+            (shown,) = traceback.StackSummary.extract(iter([frames[number]]))
+            file = _cut(shown.filename.replace(str(self._folder), self._name), from_end=True)
+            lines.append(f'  File "{file}", line {shown.lineno}, in {shown.name[:60]}')
+            if shown.line:
+                lines.append(f"    {_cut(shown.line)}")
+        said = traceback.TracebackException(type(error), error, None, compact=True)
+        raised = "".join(said.format_exception_only()).replace(str(self._folder), self._name)
+        text = raised.rstrip().splitlines()
+        if len(text) > RAISED_LINES:
+            text = [*text[: RAISED_LINES - 2], "…", text[-1]]
+        return "\n".join(lines + [_cut(line) for line in text])
+
+    def _is_own(self, file: str) -> bool:
+        return file.startswith((f"{self._name}/", f"{self._folder}{os.sep}"))
+
+
+def _cut(text: str, *, from_end: bool = False) -> str:
+    if len(text) <= LINE_CHARACTERS:
+        return text
+    return f"…{text[-LINE_CHARACTERS:]}" if from_end else f"{text[:LINE_CHARACTERS]}…"
 
 
 def summary(error: BaseException) -> str:
