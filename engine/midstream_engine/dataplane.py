@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from midstream_engine.batch import Result, elements
 from midstream_engine.challenged import Challenged, Room
 from midstream_engine.codec import Asked, prepare_thread
-from midstream_engine.comparison import size_of
 from midstream_engine.counts import Counts
 from midstream_engine.errors import (
     BadInput,
@@ -39,15 +38,15 @@ from midstream_engine.errors import (
 )
 from midstream_engine.flow import is_short, learned, run_beside, run_here, run_one, run_plain
 from midstream_engine.formats.jsontext import dumps
+from midstream_engine.job import Job, is_much_to_write, kept_bytes, patiently
 from midstream_engine.loader import Loaded
 from midstream_engine.manager import Manager
 from midstream_engine.recent import Recent
 from midstream_engine.request import Request, Target
 from midstream_engine.revision import Revision
-from midstream_engine.sessions import Arrays, spent_ns
 from midstream_engine.settings import Settings
 from midstream_engine.shadow import ShadowRunner
-from midstream_engine.steps import Run, SplitStep
+from midstream_engine.steps import Run
 
 STATUS_CODES: dict[type[RequestError], int] = {
     BadInput: 400,
@@ -67,14 +66,6 @@ STATUS_CODES: dict[type[RequestError], int] = {
     InternalError: 500,
 }
 """What each error is over HTTP."""
-
-_T = TypeVar("_T")
-
-_FEW = 1000
-"""Rows, or rows and validations, that are written and judged between two other requests."""
-
-_GRACE_SECONDS = 1.0
-"""For a step that was told to stop."""
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +154,7 @@ class DataPlane:
 
     def _job(
         self, request: Request, revision: Revision, loaded: Loaded, asked: Asked, start: int
-    ) -> "_Job":
+    ) -> Job:
         """What is to be done for a request. Raises BadInput for a number of rows that the model does not take."""
         batch = asked.batch
         if loaded.batch is not None:
@@ -171,16 +162,16 @@ class DataPlane:
         run = Run(batch, asked.literal)
         read_ns = time.perf_counter_ns() - start
         load = batch.rows if loaded.fixed else elements(batch.fields)
-        job = _Job(revision, loaded, run, asked, len(request.body), start, read_ns, load)
+        job = Job(revision, loaded, run, asked, len(request.body), start, read_ns, load)
         if loaded.shadowed:
             room = Room(self.counts, self._settings.max_buffered)
             run.runner = job.challenged = Challenged(self._shadows, revision, room)
         return job
 
-    def _takes_long(self, job: "_Job") -> bool:
-        return job.revision.row_ns * job.load > self._settings.inline_ns or _is_much_to_write(job)
+    def _takes_long(self, job: Job) -> bool:
+        return job.revision.row_ns * job.load > self._settings.inline_ns or is_much_to_write(job)
 
-    def _answer(self, job: "_Job", result: Result, headers: bytes, body: bytes) -> Answer:
+    def _answer(self, job: Job, result: Result, headers: bytes, body: bytes) -> Answer:
         """Count what was done, and give the answer."""
         loaded, run, counts = job.loaded, job.run, self.counts
         rows = run.batch.rows
@@ -201,7 +192,7 @@ class DataPlane:
         if job.challenged is None and job.asked.is_record:
             self.recent.add_body(body, rows)
         else:
-            self.recent.add(job.asked.codec.records, result, _kept_bytes(job, result))
+            self.recent.add(job.asked.codec.records, result, kept_bytes(job, result))
         if job.challenged is not None:
             job.challenged.hand_over(result.shadows)
         counts.answered(rows, time.perf_counter_ns() - job.start)
@@ -235,7 +226,7 @@ class DataPlane:
 
         return self._guarded(wait())
 
-    def _infer_in_thread(self, job: "_Job") -> Coroutine[Any, Any, Answer]:
+    def _infer_in_thread(self, job: Job) -> Coroutine[Any, Any, Answer]:
         seconds = self._settings.infer_seconds
         future = asyncio.get_running_loop().run_in_executor(self._threads, job.compute, seconds)
         # The lease is taken here, not when the coroutine first runs: a swap may come in between. A vanished client ends
@@ -243,11 +234,11 @@ class DataPlane:
         future.add_done_callback(functools.partial(_end, self._hold(job.revision, job.size)))
 
         async def wait() -> Answer:
-            return self._answer(job, *await _patiently(future, job, seconds))
+            return self._answer(job, *await patiently(future, job, seconds))
 
         return wait()
 
-    def _infer_beside(self, job: "_Job") -> Coroutine[Any, Any, Answer]:
+    def _infer_beside(self, job: Job) -> Coroutine[Any, Any, Answer]:
         settings = self._settings
         loop = asyncio.get_running_loop()
         queued = not is_short(job.loaded.steps, job.run.batch, settings.inline_ns)
@@ -265,7 +256,7 @@ class DataPlane:
                 job.loaded.steps, job.run, settings.infer_seconds, settings.inline_ns, execute
             )
             written = functools.partial(job.written, outputs)
-            return await execute(written) if _is_much_to_write(job) else written()
+            return await execute(written) if is_much_to_write(job) else written()
 
         # A task of its own, for the same reason as above.
         work = loop.create_task(run())
@@ -347,61 +338,6 @@ class DataPlane:
         return NotReady(f"nothing serves yet{said}")
 
 
-@dataclass(slots=True)
-class _Job:
-    """A request that has been read."""
-
-    revision: Revision
-    loaded: Loaded
-    run: Run
-    asked: Asked
-    size: int
-    """Bytes of the body that it came with."""
-    start: int
-    """When it came, in nanoseconds of the performance counter."""
-    read_ns: int
-    load: int
-    """Rows, or values where rows differ in size: what the time of a run grows with."""
-    challenged: Challenged | None = None
-    started: float | None = None
-    """When its thread began."""
-    spent_ns: int | None = None
-    """What its models took of the processor's time, in a thread."""
-
-    def compute(self, seconds: float) -> tuple[Result, bytes, bytes]:
-        """Run and write, in a thread; seconds: the longest that one step may take."""
-        self.started = time.monotonic()
-        start = spent_ns()
-        outputs = run_here(self.loaded.steps, self.run, seconds)
-        self.spent_ns = spent_ns() - start
-        return self.written(outputs)
-
-    def written(self, outputs: Arrays) -> tuple[Result, bytes, bytes]:
-        """The result with what validations say of it, and the answer: headers and body. Raises BadInput."""
-        run, loaded = self.run, self.loaded
-        now = time.time_ns() // 1_000_000
-        result = Result(run.batch, outputs, now, [self.read_ns, *run.elapsed])
-        if not loaded.plain:
-            result.choices = run.choices
-            result.shadows = run.shadows
-        if loaded.validator is not None:
-            result.checks = loaded.validator.check(
-                run.batch.fields, run.steps, outputs, run.batch.rows, run.choices
-            )
-        return result, *self.asked.write(result)
-
-
-def _is_much_to_write(job: _Job) -> bool:
-    """Whether what follows the steps takes long: rows of different shapes are judged one by one."""
-    rows = job.run.batch.rows
-    if rows <= _FEW:
-        return False
-    validator = job.loaded.validator
-    return bool(job.asked.encodings) or (
-        validator is not None and rows * len(validator.names) > _FEW
-    )
-
-
 def _look(done: "asyncio.Future[Any]") -> None:
     """At how it went, also when nobody waits any more."""
     if not done.cancelled():
@@ -411,42 +347,6 @@ def _look(done: "asyncio.Future[Any]") -> None:
 def _end(release: Callable[[], None], done: "asyncio.Future[Any]") -> None:
     release()
     _look(done)
-
-
-async def _patiently(future: "asyncio.Future[_T]", job: _Job, seconds: float) -> _T:
-    """The result of a job, or an error when it gets no thread or does not stop when told to."""
-    # The variants of a split run one after the other here.
-    parts = [len(s.variants) if isinstance(s, SplitStep) else 1 for s in job.loaded.steps]
-    limit = seconds * sum(parts) + _GRACE_SECONDS
-    remaining = limit
-    while True:
-        await asyncio.wait((future,), timeout=remaining)
-        if future.done():
-            return future.result()
-        if job.started is None:
-            if future.cancel():
-                raise Overloaded(f"no thread was free for {limit:g} s; try again in a second")
-        else:
-            remaining = limit - (time.monotonic() - job.started)
-            if remaining <= 0:
-                steps = ", ".join(repr(step.name) for step in job.loaded.steps)
-                raise StepFailed(
-                    f"step {steps}: the model did not answer within {seconds:g} s, and does not stop",
-                    reason="StepTimedOut",
-                )
-
-
-def _kept_bytes(job: _Job, result: Result) -> int:
-    """What a result keeps in memory, about, which the answer may show a small part of."""
-    batch, outputs = result.batch, result.outputs
-    # Columns may be views of the body. Challengers that nobody has waited for add their outputs later.
-    late = job.challenged.offered if job.challenged is not None else 0
-    return (
-        job.size
-        + sum(map(len, batch.echo or ()))
-        + size_of(batch.fields, outputs, *(each for each in result.shadows.values() if each))
-        + late * size_of(outputs)
-    )
 
 
 def _check(revision: Revision, target: Target) -> None:
