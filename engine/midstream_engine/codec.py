@@ -81,12 +81,17 @@ class Codec:
         outputs: tuple[Field, ...] | None,
         routing: tuple[str, ...],
         facts: Facts,
+        *,
+        as_sent: bool = False,
     ) -> None:
         """Read and write for these fields; None is what only a request, or an answer, tells.
 
-        routing: fields that splits ask for and no model takes.
+        routing: fields that splits ask for and no model takes. as_sent: batches have their fields in the order of the
+        first row, for code that sees it.
         """
-        self.reader = OpenReader(routing) if inputs is None else Reader(inputs, routing)
+        self.reader = (
+            OpenReader(routing) if inputs is None else Reader(inputs, routing, as_sent=as_sent)
+        )
         names = None if outputs is None else [field.name for field in outputs]
         self.records = RecordsWriter(names, facts)
         self.writers: dict[Format, AnswerWriter] = {
@@ -96,8 +101,8 @@ class Codec:
             Format.ARROW_STREAM: ArrowWriter(facts, file=False),
         }
         self._arrow = {
-            Format.ARROW_FILE: ArrowReader(inputs, routing, file=True),
-            Format.ARROW_STREAM: ArrowReader(inputs, routing, file=False),
+            Format.ARROW_FILE: ArrowReader(inputs, routing, file=True, as_sent=as_sent),
+            Format.ARROW_STREAM: ArrowReader(inputs, routing, file=False, as_sent=as_sent),
         }
         self.headers = {
             format_: b"content-type: %b\r\nx-midstream-version: %b\r\n"
@@ -106,7 +111,7 @@ class Codec:
         }
         self._ways: dict[tuple[bytes, bytes, bytes], _Way] = {}
         self.oip_writer = OipWriter(outputs, facts)
-        self._oip_reader = OipReader(inputs, routing, self.oip_writer.knows)
+        self._oip_reader = OipReader(inputs, routing, self.oip_writer.knows, as_sent=as_sent)
 
     def read_at_once(self, request: Request, limit: int) -> "Asked | None":
         """The rows of a request; None for a body that takes long, packed or not: `read` is for another thread."""

@@ -19,7 +19,7 @@ def read(unit: Unit, place: str, rows: list[dict[str, Any]]) -> Batch:
 
     place: of the model in the manifest, `spec.steps[0].model`.
     """
-    reader = OpenReader() if unit.inputs is None else Reader(unit.inputs)
+    reader = OpenReader() if unit.inputs is None else Reader(unit.inputs, as_sent=True)
     try:
         return reader.read(dumps(rows))
     except BadInput as error:

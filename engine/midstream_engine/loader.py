@@ -37,6 +37,7 @@ from midstream_engine.trial import try_code
 from midstream_engine.units import (
     OnnxUnit,
     Remote,
+    SidekickUnit,
     Unit,
     bind_onnx,
     bind_sidekick,
@@ -318,6 +319,7 @@ class Loader:
                 steps[-1].outputs,
                 routing_fields(steps),
                 self._facts(document, steps, validator),
+                as_sent=any(isinstance(unit, SidekickUnit) for unit in first.units),
             ),
             validator=validator,
             batch=rows,

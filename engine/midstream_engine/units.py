@@ -183,7 +183,11 @@ class SidekickUnit:
         return self._checked(found, rows)
 
     def _taken(self, fields: Arrays) -> Arrays:
-        return fields if self.inputs is None else {f.name: fields[f.name] for f in self.inputs}
+        """What the code declares, in the order of the first row or of the step before, which the code sees."""
+        if self.inputs is None:
+            return fields
+        names = {field.name for field in self.inputs}
+        return {name: array for name, array in fields.items() if name in names}
 
     def _placed(self, error: RequestError) -> RequestError:
         return type(error)(f"{self.where}: {error.message}", reason=error.reason)

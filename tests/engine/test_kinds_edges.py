@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
 import pytest
 
 from kit import models
@@ -139,6 +141,56 @@ def test_a_champion_answers_however_many_wait_for_its_challengers(tmp_path: Path
         answers = list(clients.map(lambda _: running.post([ROW]), range(20)))
     assert {200} == {each.status for each in answers}
     assert [None] * 20 == [each.json()[0]["out_rival"] for each in answers]
+
+
+def order_of_fields() -> str:
+    """Code that gives the names in the order that it sees them."""
+    return (
+        "import json\n"
+        "def wallaroo_json(data):\n"
+        "    given = json.loads(data)\n"
+        "    return {'tensor_fields': ['names'],\n"
+        "            'names': [','.join(given['colnames'])] * len(given['query'])}\n"
+    )
+
+
+def number(name: str) -> dict[str, str]:
+    return {"name": name, "dtype": "float64"}
+
+
+def test_code_sees_fields_in_the_order_of_the_first_row(tmp_path: Path) -> None:
+    """Also where the manifest declares them in another order, and whatever the format is."""
+    declared = [number("b"), number("a"), {"name": "text", "dtype": "string"}]
+    model = python(order_of_fields(), inputs=declared)
+    spec = {"steps": [{"name": "look", "model": model}]}
+    table = pa.table({"a": [1.0], "text": ["x"], "b": [2.0]})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    tensors = [
+        {"name": name, "shape": [1], "datatype": datatype, "data": [value]}
+        for name, datatype, value in (("a", "FP64", 1), ("text", "BYTES", "x"), ("b", "FP64", 2))
+    ]
+    rows = [{"a": 1, "text": "x", "b": 2}, {"b": 2, "text": "y", "a": 1}]
+    with serving(tmp_path, spec) as running:
+        for body in (rows, {name: [row[name] for row in rows] for name in rows[0]}):
+            reply = running.post(body)
+            assert ["a,text,b"] * 2 == [row["out"]["names"] for row in reply.json()]
+        kind = "application/vnd.apache.arrow.stream"
+        for _ in range(3):
+            reply = running.post(sink.getvalue().to_pybytes(), "/infer", kind)
+            assert ["a,text,b"] == [row["out"]["names"] for row in reply.json()]
+        reply = running.post({"inputs": tensors}, "/v2/models/house-price/infer")
+        assert [["a,text,b"]] == [each["data"] for each in reply.json()["outputs"]]
+
+
+def test_code_sees_the_outputs_of_a_step_in_their_order(tmp_path: Path) -> None:
+    """Also where its own inputs are declared in another order; what it does not declare it does not see."""
+    first = python("def process(inputs):\n    return {name: inputs['x'] for name in 'zyx'}\n")
+    model = python(order_of_fields(), "look", inputs=[number("y"), number("z")])
+    spec = {"steps": [{"name": "make", "model": first}, {"name": "look", "model": model}]}
+    with serving(tmp_path, spec) as running:
+        assert "z,y" == running.post([{"x": 1.5}]).json()[0]["out"]["names"]
 
 
 def test_a_champion_that_fails_gives_its_challengers_up_at_once(tmp_path: Path) -> None:

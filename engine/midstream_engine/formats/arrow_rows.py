@@ -31,16 +31,23 @@ class ArrowReader:
     """Turns request bodies into batches. Made once for each revision."""
 
     def __init__(
-        self, fields: Sequence[Field] | None, keys: Sequence[str] = (), *, file: bool
+        self,
+        fields: Sequence[Field] | None,
+        keys: Sequence[str] = (),
+        *,
+        file: bool,
+        as_sent: bool = False,
     ) -> None:
         """Read for these inputs; None takes any, with the columns' own types.
 
         keys: names of fields that only splits look at, which may be left out. file: the file format, else the stream.
+        as_sent: give the fields in the order of the columns, otherwise as in `fields`.
         """
         self.fields = None if fields is None else tuple(fields)
         names = {field.name for field in self.fields or ()}
         self.keys = tuple(dict.fromkeys(key for key in keys if key not in names))
         self._file = file
+        self._as_sent = as_sent
         self.moulds: Shelf[tuple[int, int], Cast] = Shelf()
 
     def read(self, body: bytes, limit: int) -> Batch:
@@ -79,6 +86,8 @@ class ArrowReader:
             arrays = {name: _open(name, table.column(name)) for name in names}
         else:
             arrays = {field.name: _fit(field, table.column(field.name)) for field in self.fields}
+            if self._as_sent:
+                arrays = {name: arrays[name] for name in names if name in arrays}
         keys = {
             key: _routing(key, table.column(key)) if key in names else [None] * rows
             for key in self.keys

@@ -23,15 +23,22 @@ _ABSENT = object()
 class Reader:
     """Turns request bodies into batches. Made once for each revision."""
 
-    def __init__(self, fields: Sequence[Field], keys: Sequence[str] = ()) -> None:
-        """Read for these inputs. keys: names of fields that only splits look at; a row may leave them out."""
+    def __init__(
+        self, fields: Sequence[Field], keys: Sequence[str] = (), *, as_sent: bool = False
+    ) -> None:
+        """Read for these inputs.
+
+        keys: names of fields that only splits look at; a row may leave them out. as_sent: give the fields in the order
+        of the first row, for code that sees it; otherwise as in `fields`.
+        """
         self.fields = tuple(fields)
+        self._as_sent = as_sent and len(self.fields) > 1
         self._names = frozenset(field.name for field in fields)
         self.keys = tuple(dict.fromkeys(key for key in keys if key not in self._names))
         self._texts = tuple(field for field in self.fields if field.dtype == "string")
         self._numbers = tuple(field for field in self.fields if field.dtype != "string")
         self._only = len(self.fields) == 1 and not self.keys
-        self._special = bool(self.keys or self._texts)
+        self._special = bool(self.keys or self._texts or self._as_sent)
         self._raw_echo = not any(set(name) & set('{}"\\') for name in (*self._names, *self.keys))
 
     def read(self, body: bytes) -> Batch:
@@ -79,7 +86,7 @@ class Reader:
         return Batch(arrays, count, echo(body, rows, exact, raw=self._raw_echo))
 
     def _read_special(self, rows: list[Any], body: bytes, clean: bool) -> Batch:
-        """The same where rows may hold strings, as values or as keys."""
+        """The same where rows may hold strings, as values or as keys, and where their order counts."""
         count = len(rows)
         arrays: dict[str, Array] = {}
         keys: dict[str, list[Any]] = {}
@@ -111,7 +118,9 @@ class Reader:
         plain = exact and not _has_booleans(body)
         for field in self._numbers:
             arrays[field.name] = column(field, columns[field.name], plain)
-        if self._texts:
+        if self._as_sent:
+            arrays = {name: arrays[name] for name in rows[0] if name in arrays}
+        elif self._texts:
             arrays = {field.name: arrays[field.name] for field in self.fields}
         raw = self._raw_echo and (not strings or body.count(b"{") == count == body.count(b"}"))
         return Batch(arrays, count, echo(body, rows, exact, raw=raw), keys)
@@ -122,6 +131,8 @@ class Reader:
         count = check_columns(table)
         plain = clean and body.count(b'"') == 2 * len(table) and not _has_booleans(body)
         arrays = {field.name: column(field, table[field.name], plain) for field in self.fields}
+        if self._as_sent:
+            arrays = {name: arrays[name] for name in table if name in arrays}
         keys = {key: routing(key, table.get(key, [None] * count)) for key in self.keys}
         return Batch(arrays, count, None, keys)
 

@@ -27,16 +27,19 @@ class OipReader:
         fields: Sequence[Field] | None,
         keys: Collection[str] = (),
         knows: Callable[[str], bool] | None = None,
+        *,
+        as_sent: bool = False,
     ) -> None:
         """Read for these inputs; None takes any.
 
         keys: fields that a split asks for and no model takes. knows: whether there is an output of a name; None when
-        only running the models tells.
+        only running the models tells. as_sent: give the fields in the order of the tensors, otherwise as in `fields`.
         """
         self.fields = None if fields is None else tuple(fields)
         self._by_name = {field.name: field for field in fields or ()}
         self._keys = frozenset(keys)
         self._knows = knows
+        self._as_sent = as_sent
 
     def read(self, body: bytes, json_length: int | None = None) -> tuple[Batch, Asked]:
         """The rows, and what the answer has to say.
@@ -88,7 +91,7 @@ class OipReader:
         return Batch(fields=self._complete(found), rows=rows, keys=keys), asked
 
     def _complete(self, found: dict[str, Array]) -> dict[str, Array]:
-        """The inputs in the pipeline's order. Raises BadInput when one is missing."""
+        """The inputs in the pipeline's order, or in that of the tensors. Raises BadInput when one is missing."""
         if self.fields is None:
             return found
         missing = [field.name for field in self.fields if field.name not in found]
@@ -96,6 +99,8 @@ class OipReader:
             raise self._wrong_inputs(
                 f"input {', '.join(map(repr, missing))} is missing", missing[0]
             )
+        if self._as_sent:
+            return found
         return {field.name: found[field.name] for field in self.fields}
 
     def _field(self, sent: Tensor) -> Field:
