@@ -8,7 +8,7 @@ import functools
 from dataclasses import dataclass
 
 from midstream_engine.comparison import size_of
-from midstream_engine.metrics import Counts
+from midstream_engine.counts import Counts
 from midstream_engine.revision import Revision
 from midstream_engine.sessions import Arrays, Stop
 from midstream_engine.shadow import ShadowRunner

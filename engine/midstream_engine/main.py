@@ -27,6 +27,7 @@ from midstream_artifacts.registry import RegistryAccess
 from midstream_artifacts.sources import Source as Address
 from midstream_engine import events, memory, scheduling
 from midstream_engine.channel import Channel
+from midstream_engine.counts import Counts
 from midstream_engine.dataplane import DataPlane
 from midstream_engine.errors import ConfigError, LoadError
 from midstream_engine.gate import Gate
@@ -35,7 +36,7 @@ from midstream_engine.loader import Loader
 from midstream_engine.management import EngineReporter, Report, Reporter, create
 from midstream_engine.manager import Fetch, Manager, Wish
 from midstream_engine.marks import Marks
-from midstream_engine.metrics import Counts, EngineCollector, Exposition
+from midstream_engine.metrics import EngineCollector, Exposition
 from midstream_engine.policy import POLICIES
 from midstream_engine.server import App, Listener
 from midstream_engine.sessions import SessionPool
@@ -139,7 +140,7 @@ class Engine:
         self.plane = plane = DataPlane(manager, self.counts, settings)
         manager.quiesces = plane.discard
         self.source = Source(settings.config, self._accept, self._refuse)
-        self.exposition = Exposition(EngineCollector(self.counts, manager, pool))
+        self.exposition = Exposition(EngineCollector(self.counts, manager, pool, sidekicks))
         listeners = self._listeners(Gate(plane, settings))
         tasks = [
             asyncio.create_task(manager.run(), name="manager"),

@@ -1,14 +1,11 @@
-"""Counts and times, and their exposition. The only door to prometheus-client.
+"""The exposition of counts and times. The only door to prometheus-client.
 
-The hot path adds to plain integers and lists; families are made when somebody asks. Everything is on an injected
-registry.
+Families are made when somebody asks. Everything is on an injected registry.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -19,8 +16,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from midstream_engine.batch import Checks, Choice
-from midstream_engine.comparison import Outcome, ShadowCounts
+from midstream_engine.comparison import Outcome
+from midstream_engine.counts import BUCKETS_NS, Counts
 
 if TYPE_CHECKING:
     from midstream_engine.manager import Manager
@@ -28,84 +25,22 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-BUCKETS_NS = tuple(
-    int(ms * 1e6) for ms in (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 5000)
-)
 
+class Crews(Protocol):
+    """Who runs Python models."""
 
-class Counts:
-    """What the data plane counts: plain numbers, changed on the event loop's thread only."""
-
-    __slots__ = (
-        "buckets",
-        "buffered",
-        "codes",
-        "failed_checks",
-        "queued",
-        "rows",
-        "shadows",
-        "step_ns",
-        "step_runs",
-        "total_ns",
-        "variant_rows",
-        "waiting",
-    )
-
-    def __init__(self) -> None:
-        self.codes: dict[int, int] = {200: 0}
-        self.buckets = [0] * (len(BUCKETS_NS) + 1)
-        self.total_ns = 0
-        self.rows = 0
-        self.step_ns: dict[str, int] = {}
-        self.step_runs: dict[str, int] = {}
-        self.variant_rows: dict[tuple[str, str], int] = {}
-        """Rows by step and variant of a split."""
-        self.failed_checks: dict[str, int] = {}
-        """Rows by validation that did not hold."""
-        self.shadows = ShadowCounts()
-        self.buffered = 0
-        """Bytes of request bodies that are arriving, or wait for a thread or for something that serves."""
-        self.queued = 0
-        """Large batches that wait for a thread or are in one."""
-        self.waiting = 0
-        """Requests that wait until something serves."""
-
-    def answered(self, rows: int, total_ns: int) -> None:
-        self.codes[200] += 1
-        self.rows += rows
-        self.total_ns += total_ns
-        self.buckets[bisect_left(BUCKETS_NS, total_ns)] += 1
-
-    def stepped(self, step: str, ns: int) -> None:
-        self.step_ns[step] = self.step_ns.get(step, 0) + ns
-        self.step_runs[step] = self.step_runs.get(step, 0) + 1
-
-    def chosen(self, choice: Choice) -> None:
-        counts = self.variant_rows
-        if choice.only is not None:
-            key = (choice.step, choice.variants[choice.only].name)
-            counts[key] = counts.get(key, 0) + 1
-            return
-        rows = np.bincount(choice.picked, minlength=len(choice.variants)).tolist()
-        for variant, number in zip(choice.variants, rows, strict=True):
-            key = (choice.step, variant.name)
-            counts[key] = counts.get(key, 0) + number
-
-    def checked(self, checks: Checks) -> None:
-        if 1 not in checks.failed.tobytes():
-            return
-        for name, number in zip(checks.names, checks.failed.sum(axis=1).tolist(), strict=True):
-            self.failed_checks[name] = self.failed_checks.get(name, 0) + number
-
-    def refused(self, code: int) -> None:
-        self.codes[code] = self.codes.get(code, 0) + 1
+    def report(self) -> list[dict[str, Any]]:
+        """One entry for each worker: at least model, status, restarts."""
 
 
 class EngineCollector(Collector):
-    def __init__(self, counts: Counts, manager: "Manager", pool: "SessionPool") -> None:
+    def __init__(
+        self, counts: Counts, manager: "Manager", pool: "SessionPool", crews: Crews
+    ) -> None:
         self._counts = counts
         self._manager = manager
         self._pool = pool
+        self._crews = crews
 
     def collect(self) -> Iterator[Metric]:
         counts, manager = self._counts, self._manager
@@ -133,11 +68,12 @@ class EngineCollector(Collector):
         steps = SummaryMetricFamily(
             "midstream_engine_step_duration_seconds", "Time in a step", labels=["pipeline", "step"]
         )
-        for step, ns in counts.step_ns.items():
-            steps.add_metric([pipeline, step], counts.step_runs[step], ns / 1e9)
+        for step, (runs, ns, _) in counts.steps.items():
+            steps.add_metric([pipeline, step], runs, ns / 1e9)
         yield steps
-        yield from self._of_variants(pipeline)
+        yield from self._of_steps(pipeline)
         yield from self._of_challengers(pipeline)
+        yield from self._of_crews(pipeline)
         yield _gauge(
             "queued_batches", "Requests in or waiting for a thread or a sidekick", counts.queued
         )
@@ -166,15 +102,29 @@ class EngineCollector(Collector):
             stages.add_metric([pipeline, stage], ms / 1e3)
         yield stages
 
-    def _of_variants(self, pipeline: str) -> Iterator[Metric]:
+    def _of_steps(self, pipeline: str) -> Iterator[Metric]:
+        failures = CounterMetricFamily(
+            "midstream_engine_step_failures",
+            "Requests that a step failed on",
+            labels=["pipeline", "step", "variant", "reason"],
+        )
+        for of, number in self._counts.failures.items():
+            failures.add_metric([pipeline, *of], number)
+        yield failures
         rows = CounterMetricFamily(
             "midstream_engine_variant_rows",
             "Rows answered by each variant of a split",
             labels=["pipeline", "step", "variant"],
         )
-        for (step, variant), number in self._counts.variant_rows.items():
-            rows.add_metric([pipeline, step, variant], number)
-        yield rows
+        runs = SummaryMetricFamily(
+            "midstream_engine_variant_duration_seconds",
+            "Time in the step of batches that one variant of it answered alone",
+            labels=["pipeline", "step", "variant"],
+        )
+        for who, (single, several, batches, ns) in self._counts.variants.items():
+            rows.add_metric([pipeline, *who], single + several)
+            runs.add_metric([pipeline, *who], single + batches, ns / 1e9)
+        yield from (rows, runs)
         failed = CounterMetricFamily(
             "midstream_engine_failed_validations",
             "Rows for which a validation did not hold",
@@ -221,6 +171,29 @@ class EngineCollector(Collector):
                 unequal.add_metric([*who, name], variable.unequal)
                 difference.add_metric([*who, name], variable.values, variable.absolute)
         yield from (outcomes, runs, compared, unequal, difference)
+
+    def _of_crews(self, pipeline: str) -> Iterator[Metric]:
+        workers = GaugeMetricFamily(
+            "midstream_engine_python_workers",
+            "Processes of Python models by state",
+            labels=["pipeline", "model", "status"],
+        )
+        restarts = GaugeMetricFamily(
+            "midstream_engine_python_worker_restarts",
+            "How often those that there are were started anew",
+            labels=["pipeline", "model"],
+        )
+        states: dict[tuple[str, str], int] = {}
+        again: dict[str, int] = {}
+        for worker in self._crews.report():
+            model, status = worker["model"], worker["status"]
+            states[model, status] = states.get((model, status), 0) + 1
+            again[model] = again.get(model, 0) + worker["restarts"]
+        for who, number in states.items():
+            workers.add_metric([pipeline, *who], number)
+        for model, number in again.items():
+            restarts.add_metric([pipeline, model], number)
+        yield from (workers, restarts)
 
 
 def _counter(name: str, text: str, pipeline: str, value: float) -> Metric:

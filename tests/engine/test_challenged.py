@@ -14,7 +14,7 @@ from kit.challengers import Bench, Held, column, story
 from kit.pipelines import onnx, revision
 from midstream_engine.challenged import Challenged, Room
 from midstream_engine.connect import assemble, place_of
-from midstream_engine.metrics import Counts
+from midstream_engine.counts import Counts
 from midstream_engine.revision import Revision
 from midstream_engine.sessions import Arrays, Session
 from midstream_engine.steps import ShadowStep

@@ -14,9 +14,9 @@ import uvloop
 from kit.folder import entry
 from kit.live import Live, live
 from midstream_api.engineconfig import RevisionDocument
+from midstream_engine.counts import Counts
 from midstream_engine.dataplane import Answer, DataPlane
 from midstream_engine.gate import Gate
-from midstream_engine.metrics import Counts
 from midstream_engine.revision import State
 from midstream_engine.settings import Settings
 from reference.wire import Sent

@@ -2,9 +2,15 @@
 
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from midstream_engine.metrics import BUCKETS_NS, Counts, EngineCollector, Exposition
+from midstream_engine.batch import Batch, Checks, Choice, VariantRef
+from midstream_engine.counts import BUCKETS_NS, MAX_SERIES, Counts
+from midstream_engine.errors import BadInput, Overloaded, SidekickFailed, StepFailed
+from midstream_engine.metrics import EngineCollector, Exposition
+from midstream_engine.steps import Run
 
 if TYPE_CHECKING:
     from midstream_engine.manager import Manager
@@ -25,11 +31,18 @@ class Idle:
     def __len__(self) -> int:
         return 1
 
+    def report(self) -> list[dict[str, Any]]:
+        """Three workers of one Python model."""
+        said = (("Running", 2), ("Running", 0), ("BackOff", 5))
+        return [
+            {"model": "post", "status": status, "restarts": restarts} for status, restarts in said
+        ]
+
 
 def scrape(counts: Counts) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """All samples of the exposition, by name and labels, parsed by prometheus-client itself."""
     idle: Any = Idle()
-    collector = EngineCollector(counts, cast("Manager", idle), cast("SessionPool", idle))
+    collector = EngineCollector(counts, cast("Manager", idle), cast("SessionPool", idle), idle)
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(Exposition(collector).render())
@@ -92,3 +105,99 @@ def test_the_engine_s_state_is_there_before_anything_serves() -> None:
     assert 7 == found["midstream_engine_sessions_created_total", frozenset()]
     assert 3 == found["midstream_engine_swaps_total", labels()]
     assert 2 == found["midstream_engine_refused_revisions_total", labels(reason="InvalidModel")]
+
+
+REFS = (VariantRef("a", "rf", None, "1"), VariantRef("b", "xgb", None, "2"))
+
+
+def choice(*picked: int, only: int | None = None) -> Choice:
+    """Of the step `predict`."""
+    return Choice("predict", REFS, np.array(picked), only)
+
+
+def test_variants_are_timed_where_one_answered_alone() -> None:
+    """Rows are counted of every batch; of one that several answered only the step's time is known."""
+    counts = Counts()
+    for chosen, ms in ((choice(1, only=1), 2), (choice(1, 1, 1), 4), (choice(0, 1, 0), 100)):
+        counts.stepped("predict", ms * 1_000_000)
+        counts.chosen(chosen)
+    found = scrape(counts)
+    rows, time = "midstream_engine_variant_rows_total", "midstream_engine_variant_duration_seconds"
+    a, b = (labels(step="predict", variant=name) for name in "ab")
+    assert (2, 5) == (found[rows, a], found[rows, b])
+    assert (0, 2) == (found[f"{time}_count", a], found[f"{time}_count", b])
+    assert found[f"{time}_sum", a] == 0
+    assert abs(found[f"{time}_sum", b] - 0.006) < 1e-9
+    assert 3 == found["midstream_engine_step_duration_seconds_count", labels(step="predict")]
+
+
+class Named:
+    """As much of a step as is counted."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "choices", "step", "variant"),
+    [
+        ([], [], "prepare", ""),
+        ([1], [choice(0, only=0)], "predict", "a"),
+        ([1], [choice(1, 1)], "predict", "b"),
+        ([1], [choice(0, 1)], "predict", ""),
+        ([1, 1], [choice(0, 0)], "finish", ""),
+        ([1, 1, 1], [choice(0, 0)], "finish", ""),
+    ],
+)
+def test_failures_are_counted_at_the_step_that_did_not_end(
+    elapsed: list[int], choices: list[Choice], step: str, variant: str
+) -> None:
+    """With the variant where all rows fell to one; at the last step when the answer cannot be written."""
+    steps: Any = [Named(name) for name in ("prepare", "predict", "finish")]
+    batch = Batch({}, 2)
+    run = Run(batch, choices=choices, elapsed=elapsed)
+    counts = Counts()
+    for error in (StepFailed("x"), StepFailed("x", reason="StepTimedOut"), SidekickFailed("x")):
+        counts.failed(steps, run, error)
+    counts.failed(steps, run, StepFailed("x"))
+    counts.failed(steps, run, BadInput("a caller's"))
+    counts.failed(steps, run, Overloaded("no room"))
+    found = scrape(counts)
+    name = "midstream_engine_step_failures_total"
+    told = {
+        reason: found[name, labels(step=step, variant=variant, reason=reason)]
+        for reason in ("StepFailed", "StepTimedOut", "SidekickFailed")
+    }
+    assert told == {"StepFailed": 2, "StepTimedOut": 1, "SidekickFailed": 1}
+    assert sum(metric == name for metric, _ in found) == 3
+
+
+def test_python_workers_are_counted_by_state() -> None:
+    """And how often they were started anew."""
+    found = scrape(Counts())
+    name = "midstream_engine_python_workers"
+    assert 2 == found[name, labels(model="post", status="Running")]
+    assert 1 == found[name, labels(model="post", status="BackOff")]
+    assert 7 == found["midstream_engine_python_worker_restarts", labels(model="post")]
+
+
+def test_names_that_swaps_bring_do_not_pile_up() -> None:
+    """The oldest go; what is used comes back."""
+    counts = Counts()
+    for number in range(2 * MAX_SERIES):
+        refs = (VariantRef(f"v{number}", "rf", None, "1"),)
+        counts.stepped(f"s{number}", 1)
+        counts.chosen(Choice(f"s{number}", refs, np.zeros(1, np.intp), 0))
+        checks = Checks((f"c{number}",), ({},), np.ones((1, 1), np.bool_))
+        counts.checked(checks)
+        run = Run(Batch({}, 1))
+        counts.failed([cast("Any", Named(f"s{number}"))], run, StepFailed("x"))
+    kept: list[dict[Any, Any]] = [
+        counts.steps,
+        counts.variants,
+        counts.failed_checks,
+        counts.failures,
+    ]
+    assert [len(each) for each in kept] == [MAX_SERIES] * 4
+    counts.stepped("s0", 1)
+    assert counts.steps["s0"][0] == 1
