@@ -42,6 +42,8 @@ class Running:
     inputs: Fields | None
     """None: what only answers tell."""
     outputs: Fields | None
+    optional: tuple[str, ...] = ()
+    """Inputs that only splits look at."""
     content: Content | None = None
     """Its steps and validations, as `midstream run` reports them; None: an engine by itself does not."""
 
@@ -52,6 +54,8 @@ class Schema:
 
     inputs: Fields | None
     outputs: Fields | None
+    optional: tuple[str, ...] = ()
+    """Inputs that only splits look at."""
 
 
 NOTHING = Schema([], [])
@@ -99,7 +103,7 @@ def inspect(resolved: Resolved, cache: Path) -> tuple[Schema, list[Fault]]:
         raise ObserveError(f"the models cannot be inspected: {last}") from error
     if "message" in report:
         return NOTHING, [Fault(report["reason"], report["message"])]
-    return Schema(report["inputs"], report["outputs"]), []
+    return Schema(report["inputs"], report["outputs"], tuple(report["optionalInputs"])), []
 
 
 def look(url: str, *, required: bool) -> Running | None:
@@ -124,6 +128,7 @@ def look(url: str, *, required: bool) -> Running | None:
             models=own["models"],
             inputs=own["inputs"] or None,
             outputs=own["outputs"] or None,
+            optional=tuple(own.get("optionalInputs", ())),
             content=content if content and content["revision"] == serving["revision"] else None,
         )
     except OSError as error:

@@ -77,6 +77,7 @@ def judge(
     said = changed_steps(running.models, resolved) + rules(running, resolved)
     schema_changes = [
         *differences(running.inputs, schema.inputs, "input"),
+        *lost(running.optional, schema),
         *differences(running.outputs, schema.outputs, "output"),
     ]
     loaded = {model["sha256"] for model in running.models}
@@ -153,6 +154,16 @@ def differences(
     return said
 
 
+def lost(before: Sequence[str], after: observe.Schema) -> list[str]:
+    """Return a sentence for each field that callers could send, because a split looked at it, and may not now. Pure."""
+    if after.inputs is None:
+        return []
+    taken = {*(one["name"] for one in after.inputs), *after.optional}
+    return [
+        f"input {name!r}, which a split looked at, is gone" for name in before if name not in taken
+    ]
+
+
 def describe(
     resolved: resolve.Resolved,
     schema: observe.Schema,
@@ -218,6 +229,7 @@ def _as_json(
             for one in resolved.models
         ],
         "inputs": schema.inputs,
+        "optionalInputs": list(schema.optional),
         "outputs": schema.outputs,
         "against": {"url": url, "pipeline": running.pipeline, "version": running.version}
         if running

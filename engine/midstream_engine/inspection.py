@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from midstream_api.engineconfig import RevisionDocument
 from midstream_artifacts.cache import Cache
 from midstream_artifacts.errors import ArtifactError
+from midstream_engine.connect import routing_fields
 from midstream_engine.errors import LoadError
 from midstream_engine.loader import Loader
 from midstream_engine.schema import Field
@@ -29,7 +30,8 @@ _SECONDS = 120.0
 def inspect(path: Path, cache: Path) -> int:
     """Print the report on the revision document in a file; its models have to be in the cache.
 
-    `{"inputs": […] | null, "outputs": […] | null}`, where null is what only answers tell, or `{"reason", "message"}`.
+    `{"inputs": […] | null, "optionalInputs": [name], "outputs": […] | null}`, where null is what only answers tell, or
+    `{"reason", "message"}`.
     """
     try:
         document = RevisionDocument.model_validate_json(path.read_bytes())
@@ -64,7 +66,11 @@ def _loaded(loader: Loader, document: RevisionDocument) -> Report:
         return {"reason": error.reason, "message": error.message}
     except ArtifactError as error:
         return {"reason": error.reason, "message": str(error)}
-    found = {"inputs": _fields(loaded.inputs), "outputs": _fields(loaded.outputs)}
+    found = {
+        "inputs": _fields(loaded.inputs),
+        "optionalInputs": list(routing_fields(loaded.steps)),
+        "outputs": _fields(loaded.outputs),
+    }
     loader.free(loaded)
     return found
 

@@ -16,13 +16,14 @@ from typing import Any
 
 from midstream_api.engineconfig import ResolvedModel, RevisionDocument
 from midstream_engine import memory, scheduling
+from midstream_engine.connect import routing_fields
 from midstream_engine.errors import LoadError, contained
 from midstream_engine.events import Emit
 from midstream_engine.loader import Loaded, Loader
 from midstream_engine.marks import Marks
 from midstream_engine.policy import Action, Goal, Load, Policy, Prepare, Serve, Snapshot, Unload
 from midstream_engine.revision import Revision, State
-from midstream_engine.schema import Field, differences
+from midstream_engine.schema import Field, differences, lost
 
 Fetch = Callable[[ResolvedModel, Callable[[], bool]], None]
 """fetch(model, cancelled) puts the model's bytes into the cache, or raises LoadError. Blocks."""
@@ -78,6 +79,8 @@ class Manager:
         self._asked = 0.0
         self._shown: tuple[tuple[Field, ...] | None, tuple[Field, ...] | None] | None = None
         """Inputs and outputs that callers have seen last."""
+        self._optional: tuple[str, ...] = ()
+        """What they could send beside: fields that only splits look at."""
         self.revisions: dict[str, Revision] = {}
         self.serving: Revision | None = None
         self.wish: Wish | None = None
@@ -273,6 +276,7 @@ class Manager:
         self._settled.set()
         assert revision.loaded is not None
         self._shown = (revision.loaded.inputs, revision.loaded.outputs)
+        self._optional = routing_fields(revision.loaded.steps)
         if old is not None:
             self.swaps += 1
         revision.stages["served"] = (time.perf_counter() - self._asked) * 1e3
@@ -386,6 +390,7 @@ class Manager:
         inputs, outputs = self._shown
         return [
             *differences(inputs, loaded.inputs, "input"),
+            *lost(self._optional, loaded.inputs, routing_fields(loaded.steps)),
             *differences(outputs, loaded.outputs, "output"),
         ]
 

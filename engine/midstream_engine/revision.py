@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from midstream_api.engineconfig import RevisionDocument
+from midstream_engine.connect import routing_fields
 from midstream_engine.errors import LoadError, contained
 from midstream_engine.loader import Loaded
 from midstream_engine.schema import Field
@@ -98,6 +99,7 @@ class Revision:
             "transient": bool(self.error and self.error.transient),
             "models": self._reported_models(),
             "inputs": _reported(loaded.inputs if loaded else None),
+            "optionalInputs": list(routing_fields(loaded.steps)) if loaded else [],
             "outputs": _reported(loaded.outputs if loaded else None),
             "stages": {name: round(ms, 3) for name, ms in self.stages.items()},
         }

@@ -110,6 +110,22 @@ def differences(
     return said
 
 
+def lost(
+    old: Iterable[str], inputs: tuple[Field, ...] | None, optional: Iterable[str]
+) -> list[str]:
+    """Sentences on fields that callers could send, because a split looked at them, and that would be refused now.
+
+    old: their names until now. inputs, optional: what may be sent from now on; None is anything. That another one may
+    be sent, or left out, is nothing that callers notice.
+    """
+    if inputs is None:
+        return []
+    taken = {*(field.name for field in inputs), *optional}
+    return [
+        f"input {name!r}, which a split looked at, is gone" for name in old if name not in taken
+    ]
+
+
 def compatible(old: tuple[int | None, ...], new: tuple[int | None, ...]) -> bool:
     """Whether two row shapes have as many dimensions, and no known lengths that differ."""
     return len(old) == len(new) and all(

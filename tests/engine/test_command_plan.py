@@ -99,6 +99,24 @@ def test_plan_against_a_running_engine(folder: Path, capsys: pytest.CaptureFixtu
         assert plan(capsys, folder, url, allowed)[1]["action"] == "swap"
 
 
+def test_plan_knows_the_fields_that_only_splits_look_at(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without them callers that send one would be refused, so the engine refuses the swap."""
+    path = folder / "pipeline.yaml"
+    variants = "".join(
+        f"          - {{name: {name}, model: {{name: {name}, source: {{uri: {name}.onnx}}}}}}\n"
+        for name in ("rf", "gbr")
+    )
+    head = path.read_text().partition("      model:")[0]
+    path.write_text(f"{head}      split:\n        hashKey: session\n        variants:\n{variants}")
+    with serving(folder) as url:
+        path.write_text(f"{head}      split:\n        variants:\n{variants}")
+        code, said = plan(capsys, folder, url, path)
+        assert (code, said["action"], said["optionalInputs"]) == (1, "refused", [])
+        assert said["schemaChanges"] == ["input 'session', which a split looked at, is gone"]
+
+
 def test_plan_for_people_ends_with_what_would_happen(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

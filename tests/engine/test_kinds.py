@@ -96,6 +96,31 @@ def test_a_literal_key_stands_for_the_random_number(tmp_path: Path, one: Path, t
         assert "x-midstream-split-key" in refused.json()["error"]
 
 
+def test_a_swap_that_takes_a_splits_own_field_away_is_refused(
+    tmp_path: Path, one: Path, two: Path
+) -> None:
+    """Callers send it; one that comes new they may leave out."""
+    variants = ({"name": "a", "model": onnx(one)}, {"name": "b", "model": onnx(two)})
+    config = ConfigFolder(tmp_path / "config")
+    plain = revision(split(*variants))
+    sticky = revision(split(*variants, hashKey="session"))
+    other = revision(split(*variants, hashKey="customer"))
+    config.write(plain)
+    with engine(tmp_path) as running:
+        running.wait("serving", version=plain.version)
+        config.write(plain, sticky)
+        running.wait("serving", version=sticky.version)
+        for changed in (other, plain):
+            config.write(sticky, changed)
+            refused = running.wait("refused", version=changed.version)
+            assert "SchemaChanged" == refused["reason"]
+            assert "input 'session', which a split looked at, is gone" in refused["message"]
+        assert 200 == running.post([{**ROW, "session": "u-1"}]).status
+        status = running.get("/status").json()
+        shown = {each["version"]: each["optionalInputs"] for each in status["revisions"]}
+        assert ["session"] == shown[sticky.version]
+
+
 def test_a_key_is_sticky_and_need_not_be_an_input(tmp_path: Path, one: Path, two: Path) -> None:
     """Rows of one session go to one variant, in any batch; the field is echoed and no model sees it."""
     spec = split(

@@ -79,6 +79,7 @@ def _running(resolved: Resolved, schema: Schema = SCHEMA, pipeline: str = "house
         models,
         schema.inputs,
         schema.outputs,
+        schema.optional,
     )
 
 
@@ -251,6 +252,16 @@ def test_what_one_side_declares_is_a_change() -> None:
         "inputs were not declared, and are now: 'tensor' (float32[18])",
         "outputs 'variable' (float32[1]) were declared, and are not any more",
     ]
+
+
+def test_a_field_that_only_a_split_looked_at_is_a_part_of_the_inputs() -> None:
+    """Callers that send it would be refused; one that comes new they need not send."""
+    sticky = Schema([TENSOR], [VARIABLE], ("customer",))
+    running = _running(_resolved(RF), sticky)
+    verdict = plan.judge(_resolved(GBR), Schema([TENSOR], [VARIABLE], ("session",)), running)
+    assert verdict.action == "refused"
+    assert verdict.schema_changes == ["input 'customer', which a split looked at, is gone"]
+    assert plan.judge(_resolved(GBR), sticky, _running(_resolved(RF))).schema_changes == []
 
 
 def test_code_in_the_manifest_is_not_fetched() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from midstream_engine.schema import Field, differences, list_fields
+from midstream_engine.schema import Field, differences, list_fields, lost
 
 PRICE = Field("variable", "float32", (1,))
 
@@ -61,6 +61,15 @@ def test_what_is_declared_on_one_side_only_is_a_difference() -> None:
         differences(None, (PRICE,), "input")
     )
     assert [] == differences(None, None, "output")
+
+
+def test_a_field_that_only_a_split_looked_at_may_be_missed() -> None:
+    """Unless a model takes it now, or nothing tells what is taken."""
+    assert ["input 'customer', which a split looked at, is gone"] == (
+        lost(("customer", "session"), (PRICE,), ("session",))
+    )
+    assert [] == lost(("variable",), (PRICE,), ("session",))
+    assert [] == lost(("customer",), None, ())
 
 
 def test_batch_and_missing_are_not_a_part_of_the_schema() -> None:
