@@ -6,10 +6,11 @@ cannot be taken in is refused with `Overloaded` rather than queued without end.
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +96,7 @@ class DataPlane:
         """Answer a request now, or give what will answer it. Never raises: errors are answers."""
         start = time.perf_counter_ns()
         revision = self._manager.serving
+        job = None
         try:
             if revision is None or revision.loaded is None:
                 return self._wait_and_infer(request)
@@ -116,6 +118,8 @@ class DataPlane:
                 outputs = (run_one if run.batch.rows == 1 else run_here)(loaded.steps, run)
             return self._answer(job, *job.written(outputs))
         except RequestError as error:
+            if job is not None:
+                self.counts.failed(job.loaded.steps, job.run, error)
             return self.refuse(error)
         except Exception as error:  # noqa: BLE001 - the last one who can turn a defect into an answer
             return self._defect(error)
@@ -234,7 +238,8 @@ class DataPlane:
         future.add_done_callback(functools.partial(_end, self._hold(job.revision, job.size)))
 
         async def wait() -> Answer:
-            return self._answer(job, *await patiently(future, job, seconds))
+            with self._failures_of(job):
+                return self._answer(job, *await patiently(future, job, seconds))
 
         return wait()
 
@@ -264,9 +269,18 @@ class DataPlane:
         work.add_done_callback(functools.partial(_end, release))
 
         async def wait() -> Answer:
-            return self._answer(job, *await asyncio.shield(work))
+            with self._failures_of(job):
+                return self._answer(job, *await asyncio.shield(work))
 
         return wait()
+
+    @contextlib.contextmanager
+    def _failures_of(self, job: Job) -> Iterator[None]:
+        try:
+            yield
+        except RequestError as error:
+            self.counts.failed(job.loaded.steps, job.run, error)
+            raise
 
     async def _guarded(self, answer: Coroutine[Any, Any, Answer]) -> Answer:
         try:
