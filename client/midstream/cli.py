@@ -23,13 +23,16 @@ DEFAULT_PORT = 8080
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    args = parser().parse_args(argv)
+    args, unknown = parser().parse_known_args(argv)
+    if unknown:
+        # The parser of the whole would show the usage of the whole.
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     code: int = args.command(args)
     return code
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the parser; `args.command` of what it returns is the function that does the work."""
+    """Build the parser; `args.command` of what it returns does the work, `args.parser` is the command's own."""
     top = argparse.ArgumentParser(
         prog="midstream",
         description="Serve machine-learning pipelines and change the models inside them while they serve.",
@@ -57,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(command=_run)
+    command.set_defaults(command=_run, parser=command)
     command.add_argument("manifest", type=Path, metavar="pipeline.yaml")
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     command.add_argument(
@@ -102,7 +105,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
 
 
 def _add_validate(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(command=_validate)
+    command.set_defaults(command=_validate, parser=command)
     command.add_argument("manifest", type=Path, nargs="+", metavar="pipeline.yaml")
     command.add_argument(
         "--no-sources",
@@ -112,7 +115,7 @@ def _add_validate(command: argparse.ArgumentParser) -> None:
 
 
 def _add_plan(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(command=plan.plan)
+    command.set_defaults(command=plan.plan, parser=command)
     command.add_argument("manifest", type=Path, metavar="pipeline.yaml")
     command.add_argument(
         "--against",
@@ -125,7 +128,7 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
 
 
 def _add_push(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(command=push.main)
+    command.set_defaults(command=push.main, parser=command)
     command.add_argument("manifest", type=Path, metavar="pipeline.yaml")
     command.add_argument(
         "--to",

@@ -183,7 +183,7 @@ def describe(
     if schema.inputs != []:
         lines += [f"  takes {_listed(schema.inputs)}", f"  gives {_listed(schema.outputs)}"]
     if running is None:
-        lines.append(f"no Midstream serves at {url}")
+        lines.append(f"no Midstream serves at {url}; name another address with --against URL")
     elif running.pipeline != resolved.pipeline:
         lines.append(f"{url} serves another pipeline, {running.pipeline}")
     else:

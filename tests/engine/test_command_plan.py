@@ -15,6 +15,7 @@ from kit import commands, models
 from kit.commands import run, sha256, write
 from kit.engine import engine
 from kit.folder import ConfigFolder
+from kit.serving import serving as run_service
 from midstream import manifest, resolve
 from midstream_artifacts.cache import Cache
 
@@ -128,6 +129,36 @@ def test_plan_for_people_ends_with_what_would_happen(
     assert out.splitlines()[-1] == "applying it would load 1 model and swap while requests go on"
 
 
+def test_plan_names_what_differs_from_a_running_service(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `midstream run` serves is compared step by step, not by its models alone."""
+    cache = whole.parent / "cache"
+    with run_service(whole) as service:
+        service.wait_for("serving")
+        url = f"http://127.0.0.1:{service.port}"
+        text = whole.read_text().replace("variants:", "hashKey: home\n        variants:", 1)
+        other = whole.with_name("other.yaml")
+        other.write_text(text.replace("< 100.0", "< 99.0"))
+        code, out, errors = run(capsys, "plan", other, "--cache", cache, "--against", url)
+    assert (code, errors) == (0, "")
+    assert "  step predict: hashKey home" in out.splitlines()
+    assert "  validation high: expression is now 'out.price[0] < 99.0'" in out.splitlines()
+
+
+def test_a_flag_that_plan_does_not_know_is_told_with_its_usage(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not with the usage of the command that holds all commands."""
+    with pytest.raises(SystemExit) as ended:
+        run(capsys, "plan", folder / "pipeline.yaml", "--port", "8081")
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("usage: midstream plan ")
+    assert "--against" in said
+    assert "midstream plan: error: unrecognized arguments: --port 8081" in said
+
+
 def test_plan_refuses_what_the_engine_could_not_load(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,7 +236,7 @@ def test_plan_where_another_server_has_the_port_is_for_a_start(
         code, out, _ = run(capsys, "plan", folder / "pipeline.yaml", "--cache", folder / "cache")
     assert code == 0
     assert out.splitlines()[-2:] == [
-        f"no Midstream serves at {url}",
+        f"no Midstream serves at {url}; name another address with --against URL",
         "running it would load 1 model",
     ]
 

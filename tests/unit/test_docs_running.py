@@ -38,7 +38,11 @@ def options(text: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("title", "command", "program"),
-    [("Options", "run", cli.main), ("The engine by itself", "serve", main.main)],
+    [
+        ("Options", "run", cli.main),
+        ("Before you save", "plan", cli.main),
+        ("The engine by itself", "serve", main.main),
+    ],
 )
 def test_every_option_is_explained(
     title: str,
