@@ -114,7 +114,7 @@ class Loader:
             check_connected(steps)
             check_options(document.steps, steps[0].inputs)
             rows = fixed_batch(steps)
-            validator = _validator(document, steps)
+            validator = _validator(document, steps, tell)
             warm_ns = self._warm_up(document, steps, rows, stages, tell)
             self._verify(document, steps, stages, tell)
             return self._loaded(document, steps, validator, rows, warm_ns)
@@ -355,7 +355,7 @@ class Loader:
         )
 
 
-def _validator(document: RevisionDocument, steps: tuple[Step, ...]) -> Validator | None:
+def _validator(document: RevisionDocument, steps: tuple[Step, ...], tell: Emit) -> Validator | None:
     scope = Scope(
         steps[0].inputs,
         tuple(
@@ -364,7 +364,7 @@ def _validator(document: RevisionDocument, steps: tuple[Step, ...]) -> Validator
         ),
         routing_fields(steps),
     )
-    return compile_validations(document.validations, scope)
+    return compile_validations(document.validations, scope, tell)
 
 
 def _zeros(fields: Sequence[Field], rows: int | None) -> Batch:

@@ -2,6 +2,7 @@
 
 Names are looked up and types are checked when a revision is loaded, so that a request can only find rows that fail.
 Validations change no answer, and evaluating them raises nothing: a row that a validation cannot judge has failed it.
+That a field is not there, which nobody may have declared, is told once.
 Which rows to refuse, count or record is not known here.
 """
 
@@ -15,6 +16,7 @@ from midstream_api.expression import Expression, ExpressionError, Reference, par
 from midstream_api.validation import Validation
 from midstream_engine.batch import Checks, Choice
 from midstream_engine.errors import LoadError
+from midstream_engine.events import Emit
 from midstream_engine.expressions.conditions import Condition, condition
 from midstream_engine.expressions.scope import Resolver, Scope
 from midstream_engine.expressions.values import BoolArray, Tables
@@ -31,6 +33,13 @@ _MAX_COMPILED = 32
 
 _LONG = 200
 """Characters of the name of a field that nothing is kept for: it may be a caller's, by its place in the inputs."""
+
+
+_SHOWN = 60
+"""Characters of a name in an event; it may be a caller's."""
+
+_LISTED = 20
+"""Names in an event."""
 
 
 @dataclass(slots=True, eq=False)
@@ -120,15 +129,18 @@ class Validator:
         return known
 
 
-def compile_validations(validations: Sequence[Validation], scope: Scope) -> Validator | None:
+def compile_validations(
+    validations: Sequence[Validation], scope: Scope, tell: Emit = lambda *_, **__: None
+) -> Validator | None:
     """Check validations against a pipeline and make them ready to run; None when there are none.
 
-    Raises LoadError, reason InvalidValidation.
+    tell: gets one event `validation_blind` of each validation that a request found to read a field that is not there;
+    from any thread. Raises LoadError, reason InvalidValidation.
     """
     if not validations:
         return None
     slots: dict[str, int] = {}
-    checks = tuple(_compiled(each, scope, slots) for each in validations)
+    checks = tuple(_compiled(each, scope, slots, tell) for each in validations)
     return Validator(
         names=tuple(each.name for each in validations),
         failures=tuple(
@@ -139,7 +151,7 @@ def compile_validations(validations: Sequence[Validation], scope: Scope) -> Vali
     )
 
 
-def _compiled(validation: Validation, scope: Scope, slots: dict[str, int]) -> "_Check":
+def _compiled(validation: Validation, scope: Scope, slots: dict[str, int], tell: Emit) -> "_Check":
     fails_when = validation.expression is None
     text = (validation.fail_when if fails_when else validation.expression) or ""
     try:
@@ -147,6 +159,8 @@ def _compiled(validation: Validation, scope: Scope, slots: dict[str, int]) -> "_
         resolver = Resolver(scope, slots)
         compiled = condition(expression, resolver.resolve)
         return _Check(
+            name=validation.name,
+            tell=tell,
             expression=expression,
             fails_when=fails_when,
             sources={each: resolver.resolve(each) for each in expression.references()},
@@ -164,6 +178,8 @@ def _compiled(validation: Validation, scope: Scope, slots: dict[str, int]) -> "_
 class _Check:
     """One validation."""
 
+    name: str
+    tell: Emit
     expression: Expression
     fails_when: bool
     """The value of the expression that is a failure."""
@@ -180,6 +196,8 @@ class _Check:
     """Of one row the condition says all."""
     compiled: dict[tuple[object, ...], Condition | None] = field(default_factory=dict)
     """By the types that unknown fields turned out to have; None where they do not fit."""
+    told: bool = False
+    """It has been told that a field is not there. Two threads may tell it at once, which does no harm."""
 
     def __post_init__(self) -> None:
         sources = self.sources.items()
@@ -243,9 +261,27 @@ class _Check:
             if isinstance(wanted, int):
                 wanted = columns[wanted] if wanted < len(columns) else ""
             if wanted not in tables[table]:
+                if not self.told:
+                    self.told = True
+                    self._tell_missing(reference, columns)
                 return None
             names[reference] = table, wanted
         return names
+
+    def _tell_missing(self, reference: Reference, columns: Sequence[str]) -> None:
+        who = {"in": "the request has", "out": "the pipeline gives"}.get(
+            reference.root, f"{reference.name!r} gives"
+        )
+        there = ", ".join(repr(name[:_SHOWN]) for name in columns[:_LISTED]) or "nothing"
+        more = ", …" if len(columns) > _LISTED else ""
+        field = reference.field
+        wanted = repr(field) if isinstance(field, str) else f"output number {field}"
+        self.tell(
+            "validation_blind",
+            validation=self.name,
+            field=field,
+            message=f"it reads {wanted}, and {who} {there}{more}; rows without it fail it",
+        )
 
     def _evaluated(
         self, tables: Tables, names: dict[Reference, tuple[int, str]], rows: int

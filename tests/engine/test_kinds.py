@@ -429,3 +429,20 @@ def test_the_rows_answered_last_can_be_asked_for(tmp_path: Path, one: Path, two:
             row.pop("out_x") for row in rows
         ]
         assert answered[2:] == rows
+
+
+def test_a_validation_that_reads_what_is_not_there_is_told_once(tmp_path: Path) -> None:
+    """Nothing declares what the code gives: rows fail, and the log says why, with the fields that there are."""
+    code = "def process(inputs):\n    return {'band': inputs['x'] * 2}\n"
+    spec = {
+        "steps": [{"name": "double", "model": python(code)}],
+        "validations": [{"name": "low", "expression": "out.bond < 100"}],
+    }
+    with serving(tmp_path, spec) as running:
+        for _ in range(2):
+            (row,) = running.post([{"x": 1}]).json()
+            assert [{"False": {"expr": "out.bond < 100"}}] == row["check_failures"]
+        told = running.wait("validation_blind")
+        assert ("low", "bond") == (told["validation"], told["field"])
+        assert "it reads 'bond', and the pipeline gives 'band'" in told["message"]
+        assert 1 == sum(event["event"] == "validation_blind" for event in running.events)

@@ -179,6 +179,10 @@ def test_a_quick_transfer_is_not_worth_a_line() -> None:
                 "golden rows in `verify` would prove it before it serves"
             ),
         ),
+        (
+            event("validation_blind", validation="low", field="x", message="it reads 'x'"),
+            "validation low: it reads 'x'",
+        ),
         (event("freed", bytes=12_345_678), "freed 12.3 MB"),
         (event("drained", ms=1.0), None),
         (event("never-heard-of"), None),

@@ -403,6 +403,35 @@ def test_failures_are_written_as_answers_show_them() -> None:
     )
 
 
+def test_a_field_that_is_not_there_is_told_of_once() -> None:
+    """With the fields that there are: nothing had declared them, so the expression was taken as it is."""
+    told: list[dict[str, Any]] = []
+    given = [
+        Validation(name="low", expression="out.bond > 0"),
+        Validation(name="first", expression="x.outputs[2] > 0"),
+        Validation(name="good", expression="out.band > 0"),
+    ]
+    scope = Scope(None, (StepScope("a", None, ((None, "x"),)),))
+    compiled = compile_validations(given, scope, lambda event, **of: told.append({event: of}))
+    assert compiled is not None
+    gives = {"band": np.array([1.0, -1.0]), "price": np.array([1.0, 1.0])}
+    for _ in range(2):
+        failed = compiled.evaluate({}, {"a": gives}, gives, 2, {})
+        assert failed.tolist() == [[True, True], [True, True], [False, True]]
+    said = "gives 'band', 'price'; rows without it fail it"
+    low = {
+        "validation": "low",
+        "field": "bond",
+        "message": f"it reads 'bond', and the pipeline {said}",
+    }
+    first = {
+        "validation": "first",
+        "field": 2,
+        "message": f"it reads output number 2, and 'x' {said}",
+    }
+    assert told == [{"validation_blind": low}, {"validation_blind": first}]
+
+
 def test_no_validations_are_no_validator() -> None:
     """So that pipelines without them pay nothing."""
     assert compile_validations([], SCOPE) is None

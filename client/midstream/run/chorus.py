@@ -9,7 +9,7 @@ from typing import Any
 
 Event = Mapping[str, Any]
 
-OF_ONE_WORKER = frozenset({"sidekick_ended", "sidekick_output"})
+OF_ONE_WORKER = frozenset({"sidekick_ended", "sidekick_output", "validation_blind"})
 """Events that each worker says for itself: nobody waits for the others."""
 
 Key = tuple[str, str | None, str | None, str | None]

@@ -130,14 +130,23 @@ def sentence(event: Mapping[str, Any], before: str | None = None) -> str | None:
         case "verified":
             rows = event.get("rows", 0)
             return f"verified {rows} golden {'row' if rows == 1 else 'rows'} in {duration(event['ms'])}"
+        case "freed":
+            return f"freed {size(event['bytes'])}"
+        case _:
+            return _doubt(event)
+
+
+def _doubt(event: Mapping[str, Any]) -> str | None:
+    """Put into words what serves all the same."""
+    match event["event"]:
         case "unproven":
             variant = f", variant {event['variant']}" if "variant" in event else ""
             return (
                 f"step {event['step']}{variant}: the code of {event['model']} failed on a row of zeros "
                 f"({event['error']}); golden rows in `verify` would prove it before it serves"
             )
-        case "freed":
-            return f"freed {size(event['bytes'])}"
+        case "validation_blind":
+            return f"validation {event['validation']}: {event['message']}"
         case "sidekick_ended":
             # What it had printed has been shown line by line.
             return f"a process of {event['model']} ended: {event['reason'].partition(';')[0]}"
