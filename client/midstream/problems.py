@@ -24,6 +24,9 @@ FieldPath = tuple[str | int, ...]
 Locate = Callable[[FieldPath], tuple[int, int]]
 """Line and column, both from 1, of a field; of the nearest field around it when it is not there."""
 
+_WORD = 4
+"""Letters that mean a word when they begin one."""
+
 MAX_QUOTED = 60
 """Characters of a user's value that a message repeats."""
 
@@ -145,7 +148,11 @@ def closest(given: str, known: Sequence[str]) -> str | None:
     # One wrong letter of three is a third of the word.
     cutoff = 0.65 if len(given) <= len("uri") else 0.7
     found = difflib.get_close_matches(given.casefold(), by_folded, n=1, cutoff=cutoff)
-    return by_folded[found[0]] if found else None
+    if found:
+        return by_folded[found[0]]
+    # The beginning of one word alone: `timeout` for timeoutSeconds.
+    longer = [word for folded, word in by_folded.items() if folded.startswith(given.casefold())]
+    return longer[0] if len(longer) == 1 and len(given) >= _WORD else None
 
 
 def explain(
