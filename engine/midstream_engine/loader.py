@@ -53,6 +53,8 @@ _LONG_RUN_NS = 20_000_000
 class SidekickPool(Protocol):
     """What `midstream_engine.sidekicks.Sidekicks` is to the loading thread."""
 
+    def has(self, sha256: str) -> bool: ...
+
     def acquire(self, name: str, code: bytes, sha256: str) -> Any: ...
 
     def release(self, sidekick: Any) -> None: ...
@@ -147,6 +149,7 @@ class Loader:
         known = False
         try:
             if python:
+                known = self.sidekicks.has(model.sha256)
                 held: Any = self._sidekick(model, path)
             else:
                 assert path is not None

@@ -273,6 +273,24 @@ def test_replacing_one_step_of_two_loads_one_model(tmp_path: Path) -> None:
     assert {event["model"]: event["reused"] for event in loaded} == {"half": True, "two": False}
 
 
+def test_code_that_runs_already_is_kept(tmp_path: Path) -> None:
+    """A swap of the model behind it does not load the code again, and says so."""
+    code = '\'def process(inputs): return {"tensor": inputs["tensor"]}\''
+    for name, factor in (("one", 1.0), ("two", 2.0)):
+        models.scaled(tmp_path / f"{name}.onnx", factor)
+    text = manifest(tmp_path, "one")
+    head, steps, model = text.partition("  steps:\n")
+    double = f"  - name: same\n    model: {{name: same, framework: Python, source: {{inline: {code}}}}}\n"
+    (tmp_path / "pipeline.yaml").write_text(f"{head}{steps}{double}{model}")
+    with serving(tmp_path / "pipeline.yaml") as service:
+        first = service.events[service.wait_for("loaded", model="same")]
+        heard = service.write((tmp_path / "pipeline.yaml").read_text().replace("one", "two"))
+        kept = service.events[service.wait_for("loaded", after=heard, model="same")]
+        service.wait_for("swapped", after=heard)
+    assert (first["reused"], kept["reused"]) == (False, True)
+    assert kept["message"] == "kept same, which is loaded already"
+
+
 def test_the_resource_policy_swaps_too(tmp_path: Path) -> None:
     """With the policy that never holds two revisions, the swap happens and nothing fails for good."""
     models.scaled(tmp_path / "one.onnx", 1.0)

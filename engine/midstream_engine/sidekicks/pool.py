@@ -47,6 +47,10 @@ class Sidekicks:
     def __len__(self) -> int:
         return len(self._crews)
 
+    def has(self, sha256: str) -> bool:
+        """Whether this code has its workers already. From any thread."""
+        return sha256 in self._crews
+
     def acquire(self, name: str, code: bytes, sha256: str) -> Sidekick:
         """A sidekick of this code, whose workers are started if they are not there. Each needs one `release`.
 
