@@ -121,6 +121,24 @@ def check_connected(steps: Sequence[Step]) -> None:
                 )
 
 
+def check_names(steps: Sequence[Step], reserved: Callable[[str], bool]) -> None:
+    """Refuse outputs of the last step by names under which answers say something else. Raises LoadError.
+
+    What a Python model does not declare is looked at when it answers.
+    """
+    last = steps[-1]
+    for unit in [last.champion] if isinstance(last, ShadowStep) else last.units:
+        if isinstance(unit, SidekickUnit):
+            unit.reserved = reserved
+        for field in unit.outputs or ():
+            if reserved(field.name):
+                raise LoadError(
+                    "ReservedName",
+                    f"{unit.where}, model {unit.model.name!r} gives {field.name!r}, under which answers of this "
+                    "pipeline say something else; give the output another name",
+                )
+
+
 def routing_fields(steps: Sequence[Step]) -> tuple[str, ...]:
     """Input fields that splits ask for and the first step does not take."""
     taken = {field.name for field in steps[0].inputs or ()}

@@ -21,6 +21,7 @@ from midstream_engine.codec import Codec
 from midstream_engine.connect import (
     assemble,
     check_connected,
+    check_names,
     fixed_batch,
     place_of,
     routing_fields,
@@ -312,18 +313,20 @@ class Loader:
         warm_ns: int,
     ) -> Loaded:
         first = steps[0]
+        codec = Codec(
+            first.inputs,
+            steps[-1].outputs,
+            routing_fields(steps),
+            self._facts(document, steps, validator),
+            as_sent=any(isinstance(unit, SidekickUnit) for unit in first.units),
+        )
+        check_names(steps, codec.oip_writer.reserved)
         return Loaded(
             version=document.version,
             steps=steps,
             inputs=first.inputs,
             outputs=steps[-1].outputs,
-            codec=Codec(
-                first.inputs,
-                steps[-1].outputs,
-                routing_fields(steps),
-                self._facts(document, steps, validator),
-                as_sent=any(isinstance(unit, SidekickUnit) for unit in first.units),
-            ),
+            codec=codec,
             validator=validator,
             batch=rows,
             warm_ns=warm_ns,

@@ -5,7 +5,7 @@ caller's thread; a Python model runs in a sidekick, and its caller waits.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -165,6 +165,8 @@ class SidekickUnit:
     """None: whatever comes."""
     outputs: tuple[Field, ...] | None
     """None: known only when it answers."""
+    reserved: Callable[[str], bool] | None = None
+    """Of the last step: whether an output cannot have a name."""
 
     async def call(self, fields: Arrays, rows: int, seconds: float) -> Arrays:
         """Outputs by name. Raises SidekickFailed, SidekickTimedOut and Overloaded."""
@@ -200,6 +202,12 @@ class SidekickUnit:
                     f"for {rows} rows; a model must answer as many rows as it gets"
                 )
         if self.outputs is None:
+            taken = next(filter(self.reserved, found), None) if self.reserved else None
+            if taken is not None:
+                raise SidekickFailed(
+                    f"{self.where}: the code gives {taken[:60]!r}, under which answers of this pipeline say something "
+                    "else; give the output another name"
+                )
             return found
         return conformed(found, self.outputs, f"{self.where}: the code gives", SidekickFailed)
 

@@ -52,6 +52,18 @@ class OipWriter:
             or name.startswith(self._shadows)
         )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the outputs that are known before a request, beside those of challengers."""
+        return () if self._names is None else (*self._names, *self._extra)
+
+    def reserved(self, name: str) -> bool:
+        """Whether an answer says something else under this name, so that no output can have it.
+
+        `out._model_split` has it in the other formats, too.
+        """
+        return name in self._extra or name.startswith(self._shadows)
+
     def write(self, result: Result, asked: Asked) -> tuple[bytes, bytes]:
         """The body, and complete header lines of content type, length of the JSON and version.
 
@@ -113,7 +125,7 @@ class OipWriter:
                     "leave outputs out to get what there is",
                     reason="UnknownOutput",
                 )
-        raise unknown_output(name)
+        raise unknown_output(name, [*available, *self._extra])
 
     def _parameters(self, result: Result) -> dict[str, object]:
         """What is said of the whole answer. The protocol knows text, numbers and booleans; lists are JSON in a text."""
