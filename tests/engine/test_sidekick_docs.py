@@ -63,6 +63,17 @@ def test_code_on_the_page_answers_as_the_page_says(ground: kit.Ground, number: i
     assert [json.loads(part) for part in re.findall(r"`(\{.*?\})`", said[1])] == got
 
 
+def test_the_flag_on_the_page_marks_a_row_that_makes_no_sense(ground: kit.Ground) -> None:
+    """The other rows are answered."""
+    (text,) = [each for each in MANIFESTS if "name: checked-price" in each]
+    model = yaml.safe_load(text)["spec"]["steps"][0]["model"]
+    with ground.use(model["source"]["inline"], model["name"]) as used:
+        answer = kit.ask(used, {"area": np.array([80.0, -3.0])})
+    assert list(answer["sensible"]) == [True, False]
+    assert answer["price"][0] == 16800.0
+    assert np.isnan(answer["price"][1])
+
+
 def test_the_table_has_every_fault_that_is_tested() -> None:
     """With its code and reason, and what becomes of the worker."""
     shown = {row[0]: (row[1], row[2], row[4] != "stays") for row in ROWS}
