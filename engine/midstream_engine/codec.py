@@ -111,7 +111,9 @@ class Codec:
         }
         self._ways: dict[tuple[bytes, bytes, bytes], _Way] = {}
         self.oip_writer = OipWriter(outputs, facts)
-        self._oip_reader = OipReader(inputs, routing, self.oip_writer.knows, as_sent=as_sent)
+        self._oip_reader = OipReader(
+            inputs, routing, self.oip_writer.knows, self.oip_writer.names, as_sent=as_sent
+        )
 
     def read_at_once(self, request: Request, limit: int) -> "Asked | None":
         """The rows of a request; None for a body that takes long, packed or not: `read` is for another thread."""

@@ -52,8 +52,13 @@ def damaged(content: bytes) -> bytes:
     [
         ("def process(inputs)\n    pass", "syntax error in pre/model.py, line 1: expected ':'"),
         ("x = 1\n  y = 2", "syntax error in pre/model.py, line 2: unexpected indent"),
-        (b"\xff\xfe\x00", "syntax error in pre/model.py"),
-        (b"x = '\0'", "null bytes"),
+        (
+            b"\xff\xfe\x00",
+            r"neither Python code in UTF-8 nor a zip archive; it begins with b'\xff\xfe\x00'",
+        ),
+        (b"\x7fELF\x02\x01\x01\0\0", "neither Python code in UTF-8 nor a zip archive"),
+        (b"x = '\0'", "neither Python code"),
+        ("# coding: latin-1\nname = 'ü'".encode("latin-1"), "has neither"),
         ("", "has neither"),
         (
             "x = 1",

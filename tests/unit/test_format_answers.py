@@ -197,7 +197,7 @@ def test_queries_choose_columns(query: str) -> None:
 
 def test_no_query_is_no_selection() -> None:
     """Nor is one that says nothing of columns."""
-    for query in (b"", b"a=b", b"dataset=", b"&&"):
+    for query in (b"", b"a=b", b"date=1&set=2&api_key=data", b"dataset=", b"&&"):
         assert parse_selection(query) is None
 
 
@@ -213,6 +213,10 @@ BAD_QUERIES: dict[str, tuple[str, str]] = {
     "dataset_separator=_": ("WrongQuery", "dataset_separator is '_'; it can be '.'"),
     "dataset_separator=..": ("WrongQuery", "'..'"),
     'dataset=["a"': ("WrongQuery", "expected names with commas between them, or a JSON list"),
+    "datasets=out": ("WrongQuery", "the query has 'datasets'; did you mean 'dataset'?"),
+    "Dataset=out": ("WrongQuery", "did you mean 'dataset'?"),
+    "dataset-exclude=out": ("WrongQuery", "did you mean 'dataset_exclude'?"),
+    "dataset_seperator=.": ("WrongQuery", "did you mean 'dataset_separator'?"),
     "dataset=[1]": ("WrongQuery", "JSON list"),
     "dataset=%ff": ("WrongQuery", "cannot be read"),
     "&".join(["dataset=time"] * 1001): ("WrongQuery", "cannot be read"),

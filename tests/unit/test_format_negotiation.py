@@ -87,6 +87,13 @@ def test_other_content_types_are_refused_with_those_that_are_taken(sent: str) ->
     assert all(each.value in caught.value.message for each in Format)
 
 
+def test_what_curl_sends_by_itself_is_told_with_the_flag_that_mends_it() -> None:
+    """`curl -d` says that a body is a form, whatever it is."""
+    with pytest.raises(UnsupportedMediaType) as caught:
+        request_format(b"application/x-www-form-urlencoded")
+    assert caught.value.message.endswith("add -H 'Content-Type: application/json'")
+
+
 @pytest.mark.parametrize("sent", ANSWERS)
 def test_an_accept_chooses_the_format_of_an_answer(sent: str) -> None:
     """By q, then by how exactly a format is named, then by the order that it is named in, then records first."""

@@ -152,7 +152,7 @@ REQUESTS: dict[str, tuple[Any, str, str]] = {
     "an unknown output": (
         {"inputs": [TENSOR], "outputs": [{"name": "y"}, {"name": "z"}]},
         "UnknownOutput",
-        "there is no output 'z'",
+        "there is no output 'z'; there are 'y'; leave outputs out to get all",
     ),
     "an output twice": (
         {"inputs": [TENSOR], "outputs": [{"name": "y"}, {"name": "y"}]},
@@ -179,7 +179,8 @@ REQUESTS: dict[str, tuple[Any, str, str]] = {
 def test_what_is_no_request_is_refused(what: str) -> None:
     """The message names the place and what belongs there."""
     document, reason, message = REQUESTS[what]
-    error = refused(OipReader(FIELDS, knows=["y"].__contains__), json.dumps(document).encode())
+    reader = OipReader(FIELDS, knows=["y"].__contains__, outputs=["y"])
+    error = refused(reader, json.dumps(document).encode())
     assert error.reason == reason
     assert message in error.message
 

@@ -129,7 +129,9 @@ def test_an_output_that_there_is_not_is_refused() -> None:
     writer = OipWriter(OUTPUTS, FACTS)
     assert [writer.knows(name) for name in ("price", "y", "anomaly.count")] == [True, False, False]
     assert OipWriter(None, FACTS).knows("y")
-    with pytest.raises(BadInput, match="there is no output 'y'") as caught:
+    with pytest.raises(
+        BadInput, match="there is no output 'y'; there are 'label', 'price'"
+    ) as caught:
         OipWriter(None, FACTS).write(prices(), Asked(outputs=(AskedOutput("y", False),)))
     assert caught.value.reason == "UnknownOutput"
 

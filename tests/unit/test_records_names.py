@@ -19,6 +19,16 @@ NOT_RECORDS: dict[str, tuple[bytes | str, str, str]] = {
     "bytes that are no UTF-8 are refused": (b'[{"tensor":"\xff"}]', "NotJSON", "not JSON"),
     "a byte order mark is refused": (b"\xef\xbb\xbf[]", "NotJSON", "byte order mark"),
     "a NUL after the end is refused": (b"[]\0", "NotJSON", "not JSON"),
+    "an Arrow file is recognised": (
+        b"ARROW1\0\0\xff\xff\xff\xff",
+        "NotJSON",
+        "looks like an Arrow file: send it with Content-Type: application/vnd.apache.arrow.file",
+    ),
+    "an Arrow stream is recognised": (
+        b"\xff\xff\xff\xff\x10\0\0\0",
+        "NotJSON",
+        "looks like an Arrow stream: send it with Content-Type: application/vnd.apache.arrow.stream",
+    ),
     "gzip is recognised": (b"\x1f\x8b\x08\x00abc", "NotJSON", "looks compressed"),
     "a form is refused": ("tensor=1&x=2", "NotJSON", "not JSON"),
     "nesting without end is refused": ("[" * 100_000, "NotJSON", "not JSON"),

@@ -49,6 +49,13 @@ WRONG_VALUES: dict[str, tuple[Field, str, str, int, str]] = {
         0,
         "expected [3], got [1, 3]",
     ),
+    "a text for a list": (
+        TENSOR,
+        values("1,2,3", name="tensor"),
+        "WrongType",
+        0,
+        'expected a list of 3 values (float32), got "1,2,3"',
+    ),
     "a number for a list": (
         TENSOR,
         values(1, name="tensor"),
@@ -161,7 +168,6 @@ WRONG_VALUES: dict[str, tuple[Field, str, str, int, str]] = {
     "an object for a number": (SINGLE, values({"y": 1}), "WrongType", 0, "got an object"),
     "an object without names": (SINGLE, values({}), "WrongType", 0, "got an object"),
     "an object for a list": (TENSOR, values({}, name="tensor"), "WrongType", 0, "got an object"),
-    "a string for a list": (TENSOR, values("1,2,3", name="tensor"), "WrongType", 0, 'got "1,2,3"'),
     "a list with an object": (TENSOR, values([1, {}, 3], name="tensor"), "WrongType", 0, "[1]"),
     # booleans
     "true for a number": (SINGLE, values(True), "WrongType", 0, "got true"),

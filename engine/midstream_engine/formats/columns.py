@@ -18,6 +18,7 @@ from midstream_engine.formats.values import (
     names_said,
     shape_of,
     shape_said,
+    shown_value,
     value_problem,
 )
 from midstream_engine.schema import Array, Field, list_fields, shape_text
@@ -182,6 +183,8 @@ def _explain(field: Field, values: list[Any]) -> None:
             found = value_problem(field, item)
             if found is not None:
                 reason, said = found
+                if not index and field.shape and isinstance(item, str) and not field.accepts((1,)):
+                    said = f"expected {_wanted_list(field)}, got {shown_value(item)}"
                 raise BadInput(
                     f"row {number}, field {field.name!r}{index}: {said}",
                     reason=reason,
@@ -211,6 +214,12 @@ def _explain_shape(field: Field, row: int, value: Any) -> None:
             field=field.name,
             row=row,
         )
+
+
+def _wanted_list(field: Field) -> str:
+    if len(field.shape) == 1:
+        return f"a list of {'' if field.shape[0] is None else f'{field.shape[0]} '}values ({field.dtype})"
+    return f"lists of the shape {shape_said(field.shape)} with values of {field.dtype}"
 
 
 def _wanted_shape(field: Field) -> str:

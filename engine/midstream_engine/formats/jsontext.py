@@ -20,6 +20,12 @@ loads = orjson.loads
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 """First bytes of gzip and zstd."""
 
+_ARROW = (
+    (b"ARROW1", "file", "application/vnd.apache.arrow.file"),
+    (b"\xff\xff\xff\xff", "stream", "application/vnd.apache.arrow.stream"),
+)
+"""First bytes of Arrow's two forms, and their media types."""
+
 
 def dumps(value: Any) -> bytes:
     """JSON of reports and errors."""
@@ -52,13 +58,19 @@ def parse_leniently(body: bytes, error: JSONError) -> Any:
             except TypeError:
                 # An integer beyond 64 bits, perhaps. To ask for each one takes four times as long.
                 return _writable(json.loads(text, parse_int=_int_as_orjson))
-    hint = (
-        "; it looks compressed: say so in Content-Encoding" if body.startswith(_COMPRESSED) else ""
-    )
     raise BadInput(
-        f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}{hint}",
+        f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}{_hint(body)}",
         reason="NotJSON",
     ) from error
+
+
+def _hint(body: bytes) -> str:
+    if body.startswith(_COMPRESSED):
+        return "; it looks compressed: say so in Content-Encoding"
+    for first, what, media_type in _ARROW:
+        if body.startswith(first):
+            return f"; it looks like an Arrow {what}: send it with Content-Type: {media_type}"
+    return ""
 
 
 def _writable(value: Any) -> Any:

@@ -29,6 +29,8 @@ _REQUESTS = {
     "application/vnd.apache.arrow.stream": Format.ARROW_STREAM,
 }
 
+_FORM = "application/x-www-form-urlencoded"
+
 _REMEMBERED = 100
 _LONGEST_REMEMBERED = 200
 
@@ -67,8 +69,13 @@ def _parse_request(content_type: bytes) -> Format:
     kept = [part for part in text.split(";") if part and part != "charset=utf-8"]
     found = _REQUESTS.get(";".join(kept))
     if found is None:
+        hint = (
+            "; curl says this of -d by itself: add -H 'Content-Type: application/json'"
+            if text.startswith(_FORM)
+            else ""
+        )
         raise UnsupportedMediaType(
-            f"content type {content_type.decode('latin-1')[:100]!r} is not supported; send one of {NAMES}"
+            f"content type {content_type.decode('latin-1')[:100]!r} is not supported; send one of {NAMES}{hint}"
         )
     return found
 

@@ -5,6 +5,7 @@ A selection is parsed without knowing the pipeline and applied to the columns th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from urllib.parse import parse_qsl
 
 from midstream_engine.errors import BadInput
@@ -24,6 +25,11 @@ _LISTED = 40
 
 _REMEMBERED = 100
 _LONGEST_REMEMBERED = 300
+
+_PARAMETERS = ("dataset", "dataset_exclude", "dataset_separator")
+
+_NEAR = 0.8
+"""From this likeness on a parameter is taken for one of these that is misspelt. What is unlike them is not for us."""
 
 _known: dict[bytes, "Selection | None"] = {b"": None}
 
@@ -109,6 +115,10 @@ def _parse(query: bytes) -> Selection | None:
                     reason="WrongQuery",
                 )
             flat = said = True
+        elif near := get_close_matches(name.lower(), _PARAMETERS, 1, _NEAR):
+            raise BadInput(
+                f"the query has {name[:SHOWN]!r}; did you mean {near[0]!r}?", reason="WrongQuery"
+            )
     if len(include) + len(exclude) > _MOST:
         raise BadInput(f"the query has more than {_MOST} names", reason="WrongQuery")
     said = said or bool(include or exclude)

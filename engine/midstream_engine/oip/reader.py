@@ -4,7 +4,7 @@ Strict as the readers of rows are: exactly the pipeline's inputs, of exactly the
 a split asks for as its key and no model takes may come along, one value for each row.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from midstream_engine.batch import Batch
@@ -18,6 +18,9 @@ from midstream_engine.oip.datatypes import DATATYPES
 from midstream_engine.oip.tensors import Tail, Tensor, tensor
 from midstream_engine.schema import Array, Field
 
+_LISTED = 40
+"""Names of outputs in a message."""
+
 
 class OipReader:
     """Turns request bodies into batches. Made once for each revision."""
@@ -27,18 +30,21 @@ class OipReader:
         fields: Sequence[Field] | None,
         keys: Collection[str] = (),
         knows: Callable[[str], bool] | None = None,
+        outputs: Iterable[str] = (),
         *,
         as_sent: bool = False,
     ) -> None:
         """Read for these inputs; None takes any.
 
         keys: fields that a split asks for and no model takes. knows: whether there is an output of a name; None when
-        only running the models tells. as_sent: give the fields in the order of the tensors, otherwise as in `fields`.
+        only running the models tells. outputs: their names, for messages. as_sent: give the fields in the order of
+        the tensors, otherwise as in `fields`.
         """
         self.fields = None if fields is None else tuple(fields)
         self._by_name = {field.name: field for field in fields or ()}
         self._keys = frozenset(keys)
         self._knows = knows
+        self._outputs = tuple(outputs)
         self._as_sent = as_sent
 
     def read(self, body: bytes, json_length: int | None = None) -> tuple[Batch, Asked]:
@@ -166,7 +172,7 @@ class OipReader:
                     reason="NotSupported",
                 )
         if self._knows is not None and not self._knows(name):
-            raise unknown_output(name)
+            raise unknown_output(name, self._outputs)
         wanted = _flag(parameters, "binary_data", f"{where}.parameters")
         return AskedOutput(name, binary if wanted is None else wanted)
 
@@ -179,9 +185,14 @@ class OipReader:
         return f"expected inputs: {listed_fields(self.fields)}"
 
 
-def unknown_output(name: str) -> BadInput:
+def unknown_output(name: str, there: Iterable[str]) -> BadInput:
+    """there: the names that there are, none where they are not known."""
+    names = list(there)
+    listed = ", ".join(repr(each[:SHOWN]) for each in names[:_LISTED])
+    more = ", …" if len(names) > _LISTED else ""
+    are = f"; there are {listed}{more}" if names else ""
     return BadInput(
-        f"there is no output {name[:SHOWN]!r}; leave outputs out to get all, or see the metadata for their names",
+        f"there is no output {name[:SHOWN]!r}{are}; leave outputs out to get all",
         reason="UnknownOutput",
         field=name[:SHOWN],
     )

@@ -13,6 +13,7 @@ import types
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,10 @@ class Code:
     def _unpack(self, content: bytes) -> str:
         self._folder.mkdir()
         if not content.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+            if not _is_text(content):
+                raise InvalidCode(
+                    f"it is neither Python code in UTF-8 nor a zip archive; it begins with {content[:8]!r}"
+                )
             (self._folder / MAIN).write_bytes(content)
             return MAIN
         try:
@@ -168,6 +173,14 @@ def summary(error: BaseException) -> str:
         text = ""
     first = text.splitlines()[0][:300] if text else ""
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _is_text(content: bytes) -> bool:
+    """Whether the interpreter could read it: it may say that it has another encoding than UTF-8."""
+    try:
+        return b"\0" not in content and bool(decode_source(content) or True)
+    except (SyntaxError, UnicodeDecodeError):
+        return False
 
 
 def _check_size(archive: zipfile.ZipFile) -> None:
