@@ -95,7 +95,8 @@ class Tally:
             into.absolute += found.absolute
 
     def _added(self, name: str) -> VariableTally:
-        if len(self.variables) >= MAX_VARIABLES or len(name) > _LONGEST:
+        # What cannot be printed may not be fit for UTF-8 either, in which all metrics are.
+        if len(self.variables) >= MAX_VARIABLES or len(name) > _LONGEST or not name.isprintable():
             name = REST
         return self.variables.setdefault(name, VariableTally())
 

@@ -187,7 +187,8 @@ def test_size_counts_what_arrays_keep() -> None:
 def test_variables_are_counted_by_name_up_to_a_number() -> None:
     """Names that a caller made up do not grow without bound: what is beyond, or long, is counted as one."""
     tally = ShadowCounts().of("predict", "xgb")
-    tally.compared([Difference("y", 2, 0), Difference("n" * 129, 3, 1)])
+    odd = [Difference(name, 1, 1) for name in ("n" * 129, "\ud800", "a\0b")]
+    tally.compared([Difference("y", 2, 0), *odd])
     for number in range(10 * MAX_VARIABLES):
         tally.compared([Difference("y", 2, 1, 2, 0.5), Difference(f"made-up-{number}", 1, 0)])
     assert len(tally.variables) <= MAX_VARIABLES + 1
