@@ -1,5 +1,7 @@
 """What is counted, in Prometheus' text format."""
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -201,3 +203,15 @@ def test_names_that_swaps_bring_do_not_pile_up() -> None:
     assert [len(each) for each in kept] == [MAX_SERIES] * 4
     counts.stepped("s0", 1)
     assert counts.steps["s0"][0] == 1
+
+
+def test_metrics_that_pages_name_exist() -> None:
+    """In all of the documentation; a reader can paste what it shows into a query."""
+    idle: Any = Idle()
+    collector = EngineCollector(Counts(), idle, idle, idle)
+    families = {family.name: family.type for family in collector.collect()}
+    suffixes = {"counter": "_total", "summary": "(?:_sum|_count)?", "gauge": ""}
+    known = [f"{name}{suffixes.get(kind, '.*')}" for name, kind in families.items()]
+    for page in sorted((Path(__file__).parents[2] / "docs").rglob("*.md")):
+        for name in re.findall(r"\bmidstream_engine_\w+\b", page.read_text(encoding="utf-8")):
+            assert any(re.fullmatch(each, name) for each in known), (page.name, name)
