@@ -18,6 +18,7 @@ X = [{"name": "x", "dtype": "float32"}]
 BAND = [{"name": "band", "dtype": "string"}]
 TWICE = "def process(inputs):\n    return {'y': inputs['x'] * 2}\n"
 Y = [{"name": "y", "dtype": "float32"}]
+LAST = "def process(inputs):\n    return {'z': inputs['y'] * 2}\n"
 
 
 def story(function: Callable[[Path], Any]) -> Callable[[Path], None]:
@@ -181,6 +182,28 @@ async def test_code_that_does_not_come_back_gets_a_new_worker_before_it_serves(
         (worker,) = engine.sidekicks.report()
         assert ("Running", 1) == (worker["status"], worker["restarts"])
         assert {"y": [1.0]} == await asked(engine, 1.0)
+
+
+@story
+async def test_code_that_serves_already_is_not_called_again(tmp_path: Path) -> None:
+    """A swap of another step has no effects in it, and does not kill what serves; the doubt is told of again."""
+    calls = tmp_path / "calls"
+    slow = f"open({str(calls)!r}, 'a').write('.') and {{'y': x}} if x[0] else __import__('time').sleep(3600)"
+    good = f"open({str(calls)!r}, 'a').write('.') and {{'y': x}}"
+    for number, code in enumerate((slow, good)):
+        step = gives(code, outputs=Y)
+        calls.unlink(missing_ok=True)
+        before = spec(step)
+        after = spec(step, {"name": "last", "model": python(f"{LAST}# {number}", inputs=Y)})
+        async with live(tmp_path, warm_up_seconds=0.2) as engine:
+            engine.wish(before)
+            await engine.wait("serving", before)
+            pid = engine.sidekicks.report()[0]["pid"]
+            engine.wish(before, after, allow_schema_change=True)
+            await engine.wait("serving", after)
+            assert pid == engine.sidekicks.report()[0]["pid"]
+            assert (2 if code is slow else 0) == sum(e["step"] == "band" for e in unproven(engine))
+        assert (1 if code is good else 0) == (len(calls.read_text()) if calls.exists() else 0)
 
 
 @story

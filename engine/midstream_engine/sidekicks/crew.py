@@ -86,6 +86,10 @@ class Crew:
         """Workers that were idle all the time since somebody last looked."""
         self._excused: tuple[Worker, asyncio.Event] | None = None
         """The worker that is called with made-up inputs, and whether that call is over."""
+        self.excused = 0
+        """How often a worker was."""
+        self.attempts: dict[tuple[Any, ...], dict[str, wire.Array] | str] = {}
+        """What came of made-up inputs, by their names, types and shapes: outputs, or what was raised."""
         self._over: str | None = None
         self._opening = self._loop.create_task(self._open(), name="sidekick-opening")
         # Whoever wants to know asks for it; when everybody has gone it is not an error that nobody saw.
@@ -123,6 +127,7 @@ class Crew:
     def excuse(self, worker: Worker) -> None:
         """Count it as no failure when this worker ends in the call that begins now. One worker at a time."""
         self._excused = worker, asyncio.Event()
+        self.excused += 1
 
     async def recovered(self) -> None:
         """Wait until the excused call is over, and a worker is there that has imported the code."""

@@ -19,6 +19,8 @@ _MANY = 32 << 10
 _MANY_BYTES = 256 << 10
 """Of an answer with text; the same."""
 
+_MOST_ATTEMPTS = 16
+
 Answer = TypeVar("Answer")
 
 
@@ -122,18 +124,34 @@ class Sidekick:
     ) -> dict[str, Array]:
         """The same for inputs that are made up: a worker that ends of them is replaced at once, and waited for.
 
-        Raises SidekickMisfit where the code gave what is no answer.
+        Code that is loaded already is not called again with inputs of these types and shapes, unless it gave what is no
+        answer: then SidekickMisfit is raised.
         """
         return self._threads.blocking(self._attempt(inputs, rows, seconds))
 
     async def _attempt(
         self, inputs: Mapping[str, Array], rows: int, seconds: float
     ) -> dict[str, Array]:
+        crew, own = self.crew, self._said("")
+        key = tuple((name, array.dtype.str, array.shape) for name, array in inputs.items())
+        known = crew.attempts.get(key)
+        if isinstance(known, dict):
+            return known
+        if known is not None:
+            raise SidekickFailed(own + known)
+        if len(crew.attempts) >= _MOST_ATTEMPTS:
+            crew.attempts.clear()
+        before = crew.excused
         try:
-            return await self._call(inputs, rows, seconds, attempt=True)
-        except RequestError:
-            await self.crew.recovered()
+            answer = await self._call(inputs, rows, seconds, attempt=True)
+        except RequestError as error:
+            await crew.recovered()
+            # Where it had no turn it has not been tried.
+            if crew.excused != before and not isinstance(error, SidekickMisfit):
+                crew.attempts[key] = error.message.removeprefix(own)
             raise
+        crew.attempts[key] = answer
+        return answer
 
     async def _packed(self, header: dict[str, Any], inputs: Mapping[str, Array]) -> Parts:
         if sum(array.size for array in inputs.values() if array.dtype == object) < _MANY:
