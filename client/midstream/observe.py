@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from midstream import private
 from midstream.changes import Content
 from midstream.resolve import Resolved
 
@@ -75,6 +76,7 @@ def inspect(resolved: Resolved, cache: Path) -> tuple[Schema, list[Fault]]:
 
     Lets an engine load the revision from the cache, golden rows included, in a process of its own.
     """
+    private.close_for([resolved.document])
     # -P: what lies in the folder where the user stands must not shadow a library.
     command = [sys.executable, "-P", "-m", "midstream_engine", "inspect", "--cache", str(cache)]
     with tempfile.TemporaryDirectory(prefix="midstream-") as folder:

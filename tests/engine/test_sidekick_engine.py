@@ -13,6 +13,7 @@ from kit.pipelines import python, revision
 from kit.sidekick_faults import FAULTY, OUTCOMES
 from midstream_engine.dataplane import STATUS_CODES
 
+SAME = "def process(inputs):\n    return inputs\n"
 FAULTS = [
     "raises an exception",
     "ends its process (`os._exit`)",
@@ -74,9 +75,18 @@ def test_the_status_lists_the_workers(running: EngineProcess) -> None:
     assert sum(line["restarts"] for line in lines) >= 1
 
 
-def test_the_engine_imports_nothing_that_the_code_imports(running: EngineProcess) -> None:
-    """No library of pandas is in its memory, while those of numpy are."""
-    maps = Path(f"/proc/{running.process.pid}/maps").read_text()
-    libraries = set(re.findall(r"site-packages/(\w+)/", maps))
-    assert "numpy" in libraries
-    assert "pandas" not in libraries
+def test_the_engine_imports_nothing_that_the_code_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python lists what the engine imports: numpy, and not pandas."""
+    wanted = revision({"steps": [{"name": "predict", "model": python("import pandas\n" + SAME)}]})
+    ConfigFolder(tmp_path / "config").write(wanted)
+    # For the engine alone: workers have an environment of their own.
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    with engine(tmp_path) as running:
+        running.wait("serving", version=wanted.version)
+        assert 200 == running.post([{"x": 1}]).status
+        assert 0 == running.stop()
+    imported = set(re.findall(r"^import time:.*\|\s+(\w+)$", running.stderr, re.MULTILINE))
+    assert "numpy" in imported
+    assert "pandas" not in imported

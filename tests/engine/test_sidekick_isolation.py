@@ -173,7 +173,7 @@ def test_a_worker_starts_with_little(ground: kit.Ground) -> None:
     modules = set(look(ground, "list(sys.modules)"))
     own = {name for name in modules if name.startswith("midstream")}
     package = "midstream_engine.sidekicks"
-    parts = ("entry", "values", "wire", "worker")
+    parts = ("entry", "isolation", "values", "wire", "worker")
     assert {"midstream_engine", package, *(f"{package}.{part}" for part in parts)} == own
     heavy = {
         "onnxruntime",

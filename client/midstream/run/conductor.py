@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from midstream import blame, changes
+from midstream import blame, changes, private
 from midstream.manifest import Manifest
 from midstream.resolve import Resolved
 from midstream.run import folder, rollout
@@ -125,6 +125,7 @@ class Conductor:
         content = folder.files(
             self._uid, self.sequence, self.stable, candidate, serve=serve.revision
         )
+        private.close_for(each.document for each in (self.stable, candidate) if each is not None)
         try:
             self._config.write(content)
         except OSError as error:
@@ -379,7 +380,7 @@ def difference(before: Resolved, after: Resolved) -> str:
             for one in (before, after)
         )
     ).sentences()
-    return ", ".join(said) or "the same models"
+    return "; ".join(said) or "the same models"
 
 
 def _model(model: ResolvedModel) -> str:

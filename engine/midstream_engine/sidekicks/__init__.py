@@ -26,6 +26,7 @@ them: names, types and the shapes of rows are the caller's to check; that there 
     entry     users' code: unpacked, imported, its entry point found
     worker    the process itself
     launch    starting and ending it
+    isolation who may read whose memory and environment
     orphans   what a worker leaves behind, found and ended
     folders   where workers may write
     host      the container of their own, which starts them for an engine

@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from midstream_engine.sidekicks import orphans
+from midstream_engine.sidekicks import isolation, orphans
 
 _PACKAGES = Path(__file__).parents[2]
 
@@ -95,6 +95,8 @@ def start(sock: int, output: int, limits: Limits, root: Path) -> Child:
     """
     folder = Path(tempfile.mkdtemp(prefix="worker-", dir=root))
     orphans.adopt()
+    # Not before: whoever runs no code can be looked at, by those who measure or debug it.
+    isolation.close_process()
     try:
         process = subprocess.Popen(
             [sys.executable, "-c", _BOOT.format(packages=str(_PACKAGES)), _settings(sock, limits)],

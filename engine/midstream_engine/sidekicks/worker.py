@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from midstream_engine.sidekicks import values, wire
+from midstream_engine.sidekicks import isolation, values, wire
 from midstream_engine.sidekicks.entry import Code, Entry, InvalidCode, NoRoom, summary
 from midstream_engine.sidekicks.wire import Array, Header
 
@@ -38,6 +38,7 @@ def main() -> None:
     settings = json.loads(sys.argv[1])
     del sys.argv[1:]
     sock = _take_socket(settings["socket"])
+    isolation.give_up_rights()
     _die_with(settings["parent"])
     _limit(settings["memory"], settings["file_bytes"])
     os.nice(settings["niceness"])
