@@ -386,17 +386,17 @@ spec:
         ("source: {uri: two.onnx}", "source: {uri: one.onnx}", "two: new file"),
         ("return inputs", "return {}", "clean: new file"),
         ("weight: 1", "weight: 3", "predict: weights 2:3"),
-        ("name: rival", "name: other", "predict (rival) is gone, predict (other): two is new"),
+        ("name: rival", "name: other", "predict (rival) is gone; predict (other): two is new"),
         (
             "> 9.0",
             "> 8.0",
             "validation high: failWhen is now 'out.variable[0] > 8.0'",
         ),
-        ("name: high", "name: higher", "validation high is gone, validation higher is new"),
+        ("name: high", "name: higher", "validation high is gone; validation higher is new"),
         (
             "weight: 1, model: {name: two",
             "weight: 3, model: {name: dos",
-            "two → dos, predict: weights 2:3",
+            "two → dos; predict: weights 2:3",
         ),
     ],
     ids=[
