@@ -57,6 +57,8 @@ class Schema:
     outputs: Fields | None
     optional: tuple[str, ...] = ()
     """Inputs that only splits look at."""
+    doubts: tuple[str, ...] = ()
+    """Sentences on code that would serve, though it failed when it was tried."""
 
 
 NOTHING = Schema([], [])
@@ -105,7 +107,8 @@ def inspect(resolved: Resolved, cache: Path) -> tuple[Schema, list[Fault]]:
         raise ObserveError(f"the models cannot be inspected: {last}") from error
     if "message" in report:
         return NOTHING, [Fault(report["reason"], report["message"])]
-    return Schema(report["inputs"], report["outputs"], tuple(report["optionalInputs"])), []
+    optional, doubts = tuple(report["optionalInputs"]), tuple(report["doubts"])
+    return Schema(report["inputs"], report["outputs"], optional, doubts), []
 
 
 def look(url: str, *, required: bool) -> Running | None:

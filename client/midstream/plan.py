@@ -182,6 +182,7 @@ def describe(
         )
     if schema.inputs != []:
         lines += [f"  takes {_listed(schema.inputs)}", f"  gives {_listed(schema.outputs)}"]
+    lines += [f"  {doubt}" for doubt in schema.doubts]
     if running is None:
         lines.append(f"no Midstream serves at {url}; name another address with --against URL")
     elif running.pipeline != resolved.pipeline:
@@ -230,6 +231,7 @@ def _as_json(
         ],
         "inputs": schema.inputs,
         "optionalInputs": list(schema.optional),
+        "doubts": list(schema.doubts),
         "outputs": schema.outputs,
         "against": {"url": url, "pipeline": running.pipeline, "version": running.version}
         if running

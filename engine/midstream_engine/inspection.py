@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from midstream_api.engineconfig import RevisionDocument
 from midstream_artifacts.cache import Cache
 from midstream_artifacts.errors import ArtifactError
-from midstream_engine.connect import routing_fields
+from midstream_engine.connect import place_of, routing_fields
 from midstream_engine.errors import LoadError
 from midstream_engine.loader import Loader
 from midstream_engine.schema import Field
@@ -23,6 +23,8 @@ from midstream_engine.sidekicks.pool import Sidekicks
 
 Report = dict[str, Any]
 
+_DOUBT = "the code failed on a row of zeros ({}); golden rows in `verify` would prove it before it serves"
+
 _SECONDS = 120.0
 """The longest that one model may take for a row."""
 
@@ -30,8 +32,8 @@ _SECONDS = 120.0
 def inspect(path: Path, cache: Path) -> int:
     """Print the report on the revision document in a file; its models have to be in the cache.
 
-    `{"inputs": […] | null, "optionalInputs": [name], "outputs": […] | null}`, where null is what only answers tell, or
-    `{"reason", "message"}`.
+    `{"inputs": […] | null, "optionalInputs": [name], "outputs": […] | null, "doubts": [sentence]}`, where null is what
+    only answers tell, or `{"reason", "message"}`. doubts: on code that would serve, though it failed when it was tried.
     """
     try:
         document = RevisionDocument.model_validate_json(path.read_bytes())
@@ -60,8 +62,16 @@ async def report(document: RevisionDocument, cache: Cache) -> Report:
 
 
 def _loaded(loader: Loader, document: RevisionDocument) -> Report:
+    doubts: list[str] = []
+
+    def tell(event: str, **of: Any) -> None:
+        if event == "unproven":
+            doubts.append(
+                f"{place_of(of['step'], of.get('variant'))}: {_DOUBT.format(of['error'])}"
+            )
+
     try:
-        loaded = loader.load(document, {}, lambda *_, **__: None)
+        loaded = loader.load(document, {}, tell)
     except LoadError as error:
         return {"reason": error.reason, "message": error.message}
     except ArtifactError as error:
@@ -70,6 +80,7 @@ def _loaded(loader: Loader, document: RevisionDocument) -> Report:
         "inputs": _fields(loaded.inputs),
         "optionalInputs": list(routing_fields(loaded.steps)),
         "outputs": _fields(loaded.outputs),
+        "doubts": doubts,
     }
     loader.free(loaded)
     return found

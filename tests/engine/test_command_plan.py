@@ -118,6 +118,26 @@ def test_plan_knows_the_fields_that_only_splits_look_at(
         assert said["schemaChanges"] == ["input 'session', which a split looked at, is gone"]
 
 
+def test_plan_tells_of_code_that_fails_on_a_row_of_zeros(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would serve all the same, for zeros need not mean anything to it."""
+    (folder / "part.py").write_text("def process(inputs):\n    raise ValueError('no')\n")
+    path = folder / "pipeline.yaml"
+    text = path.read_text().replace("name: rf", "name: part").replace("rf.onnx", "part.py")
+    path.write_text(
+        f"{text}        framework: Python\n        inputs: [{{name: x, dtype: int64}}]\n"
+    )
+    said = (
+        "step 'predict': the code failed on a row of zeros (ValueError: no); "
+        "golden rows in `verify` would prove it before it serves"
+    )
+    code, out, _ = run(capsys, "plan", path, "--cache", folder / "cache")
+    assert (code, f"  {said}" in out.splitlines()) == (0, True)
+    code, out, _ = run(capsys, "plan", path, "--cache", folder / "cache", "--json")
+    assert (code, json.loads(out)["doubts"]) == (0, [said])
+
+
 def test_plan_for_people_ends_with_what_would_happen(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
