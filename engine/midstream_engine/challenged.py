@@ -7,15 +7,15 @@ engine keeps many bodies already it waits for none, so that the champion has roo
 import functools
 from dataclasses import dataclass
 
-from midstream_engine.comparison import size_of
 from midstream_engine.counts import Counts
-from midstream_engine.revision import Revision
+from midstream_engine.revisions.revision import Revision
 from midstream_engine.sessions import Arrays, Stop
-from midstream_engine.shadow import ShadowRunner
-from midstream_engine.shadowjob import ShadowJob
-from midstream_engine.shadowlane import Asked
-from midstream_engine.steps import ShadowStep
-from midstream_engine.units import OnnxUnit, Unit
+from midstream_engine.shadow.comparison import size_of
+from midstream_engine.shadow.job import ShadowJob
+from midstream_engine.shadow.lane import Asked
+from midstream_engine.shadow.runner import ShadowRunner
+from midstream_engine.steps.kinds import ShadowStep
+from midstream_engine.steps.units import OnnxUnit, Unit
 
 
 @dataclass(slots=True)

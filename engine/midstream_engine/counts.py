@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 
 from midstream_engine.batch import Checks, Choice
-from midstream_engine.comparison import ShadowCounts
 from midstream_engine.errors import RequestError, SidekickFailed, SidekickTimedOut, StepFailed
-from midstream_engine.steps import Run, Step
+from midstream_engine.shadow.comparison import ShadowCounts
+from midstream_engine.steps.kinds import Run, Step
 
 BUCKETS_NS = tuple(
     int(ms * 1e6) for ms in (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 5000)

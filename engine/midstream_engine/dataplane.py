@@ -37,17 +37,17 @@ from midstream_engine.errors import (
     UnknownPipeline,
     UnsupportedMediaType,
 )
-from midstream_engine.flow import is_short, learned, run_beside, run_here, run_one, run_plain
 from midstream_engine.formats.jsontext import dumps
 from midstream_engine.job import Job, is_much_to_write, kept_bytes, patiently
-from midstream_engine.loader import Loaded
-from midstream_engine.manager import Manager
 from midstream_engine.recent import Recent
 from midstream_engine.request import Request, Target
-from midstream_engine.revision import Revision
+from midstream_engine.revisions.loader import Loaded
+from midstream_engine.revisions.manager import Manager
+from midstream_engine.revisions.revision import Revision
 from midstream_engine.settings import Settings
-from midstream_engine.shadow import ShadowRunner
-from midstream_engine.steps import Run
+from midstream_engine.shadow.runner import ShadowRunner
+from midstream_engine.steps.flow import is_short, learned, run_beside, run_here, run_one, run_plain
+from midstream_engine.steps.kinds import Run
 
 STATUS_CODES: dict[type[RequestError], int] = {
     BadInput: 400,

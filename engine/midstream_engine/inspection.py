@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from midstream_api.engineconfig import RevisionDocument
 from midstream_artifacts.cache import Cache
 from midstream_artifacts.errors import ArtifactError
-from midstream_engine.connect import place_of, routing_fields
 from midstream_engine.errors import LoadError
-from midstream_engine.loader import Loader
+from midstream_engine.revisions.loader import Loader
 from midstream_engine.schema import Field
 from midstream_engine.sessions import SessionPool
 from midstream_engine.sidekicks.pool import Sidekicks
+from midstream_engine.steps.connect import place_of, routing_fields
 
 Report = dict[str, Any]
 

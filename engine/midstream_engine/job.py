@@ -11,13 +11,13 @@ from typing import TypeVar
 from midstream_engine.batch import Result
 from midstream_engine.challenged import Challenged
 from midstream_engine.codec import Asked
-from midstream_engine.comparison import size_of
 from midstream_engine.errors import Overloaded, StepFailed
-from midstream_engine.flow import run_here
-from midstream_engine.loader import Loaded
-from midstream_engine.revision import Revision
+from midstream_engine.revisions.loader import Loaded
+from midstream_engine.revisions.revision import Revision
 from midstream_engine.sessions import Arrays, spent_ns
-from midstream_engine.steps import Run, SplitStep
+from midstream_engine.shadow.comparison import size_of
+from midstream_engine.steps.flow import run_here
+from midstream_engine.steps.kinds import Run, SplitStep
 
 _T = TypeVar("_T")
 

@@ -30,20 +30,20 @@ from midstream_engine.channel import Channel
 from midstream_engine.counts import Counts
 from midstream_engine.dataplane import DataPlane
 from midstream_engine.errors import ConfigError, LoadError
-from midstream_engine.gate import Gate
 from midstream_engine.inspection import inspect
-from midstream_engine.loader import Loader
-from midstream_engine.management import EngineReporter, Report, Reporter, create
-from midstream_engine.manager import Fetch, Manager, Wish
-from midstream_engine.marks import Marks
 from midstream_engine.metrics import EngineCollector, Exposition
-from midstream_engine.policy import POLICIES
-from midstream_engine.server import App, Listener
+from midstream_engine.revisions.loader import Loader
+from midstream_engine.revisions.manager import Fetch, Manager, Wish
+from midstream_engine.revisions.marks import Marks
+from midstream_engine.revisions.policy import POLICIES
+from midstream_engine.revisions.source import Source
 from midstream_engine.sessions import SessionPool
 from midstream_engine.settings import Settings
 from midstream_engine.sidekicks.pool import Sidekicks
 from midstream_engine.sidekicks.settings import SidekickSettings
-from midstream_engine.source import Source
+from midstream_engine.web.gate import Gate
+from midstream_engine.web.management import EngineReporter, Report, Reporter, create
+from midstream_engine.web.server import App, Listener
 
 _STATUS_SECONDS = 0.002
 """From a change that others act on to the report to the supervisor, so that a burst of changes is one message."""

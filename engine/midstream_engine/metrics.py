@@ -16,11 +16,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from midstream_engine.comparison import Outcome
 from midstream_engine.counts import BUCKETS_NS, Counts
+from midstream_engine.shadow.comparison import Outcome
 
 if TYPE_CHECKING:
-    from midstream_engine.manager import Manager
+    from midstream_engine.revisions.manager import Manager
     from midstream_engine.sessions import SessionPool
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -14,7 +14,7 @@ from kit.engine import engine
 from kit.folder import document, entry, model
 from kit.started import ROW, scaled, started
 from midstream_api.engineconfig import ResolvedModel, RevisionDocument
-from midstream_engine.marks import MARK_FILE
+from midstream_engine.revisions.marks import MARK_FILE
 
 GOLDEN = {"inputs": [ROW], "outputs": [{"variable": [36.0]}]}
 """What a model of factor 2 answers."""

@@ -13,12 +13,12 @@ from kit import models
 from kit.challengers import Bench, Held, column, story
 from kit.pipelines import onnx, revision
 from midstream_engine.challenged import Challenged, Room
-from midstream_engine.connect import assemble, place_of
 from midstream_engine.counts import Counts
-from midstream_engine.revision import Revision
+from midstream_engine.revisions.revision import Revision
 from midstream_engine.sessions import Arrays, Session
-from midstream_engine.steps import ShadowStep
-from midstream_engine.units import bind_onnx
+from midstream_engine.steps.connect import assemble, place_of
+from midstream_engine.steps.kinds import ShadowStep
+from midstream_engine.steps.units import bind_onnx
 
 ROW = {"tensor": np.ones((1, 18), np.float32)}
 CHAMPION = {"variable": np.array([[18]], np.float32)}

@@ -19,11 +19,11 @@ from kit.pipelines import onnx, python, revision
 from midstream_api.engineconfig import RevisionDocument
 from midstream_engine.batch import Batch
 from midstream_engine.errors import SidekickFailed, StepFailed
-from midstream_engine.flow import run_beside
 from midstream_engine.schema import Field
 from midstream_engine.sessions import Arrays, Session
-from midstream_engine.steps import Run, ShadowStep
-from midstream_engine.units import OnnxUnit, bind_onnx, conformed
+from midstream_engine.steps.flow import run_beside
+from midstream_engine.steps.kinds import Run, ShadowStep
+from midstream_engine.steps.units import OnnxUnit, bind_onnx, conformed
 
 ROW = {"tensor": [1.0] * 18}
 SAME = "def process(inputs):\n    return inputs\n"

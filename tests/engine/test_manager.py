@@ -14,10 +14,10 @@ from kit.story import id_of, scaled, story
 from midstream_api.engineconfig import ResolvedModel
 from midstream_engine import memory
 from midstream_engine.errors import LoadError
-from midstream_engine.manager import RETRY_SECONDS
-from midstream_engine.marks import MARK_FILE
-from midstream_engine.revision import State
-from midstream_engine.units import OnnxUnit
+from midstream_engine.revisions.manager import RETRY_SECONDS
+from midstream_engine.revisions.marks import MARK_FILE
+from midstream_engine.revisions.revision import State
+from midstream_engine.steps.units import OnnxUnit
 
 TOLD = ["loading", "loaded", "warmed", "ready", "serving"]
 

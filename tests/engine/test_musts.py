@@ -19,7 +19,7 @@ from kit.rounds import rounds
 from kit.started import ROW, Started, scaled, started
 from midstream_api import names
 from midstream_api.engineconfig import ResolvedModel
-from midstream_engine.marks import MARK_FILE
+from midstream_engine.revisions.marks import MARK_FILE
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "house-price"
 GOLDEN = {"inputs": [ROW], "outputs": [{"variable": [36.0]}]}

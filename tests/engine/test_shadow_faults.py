@@ -12,7 +12,7 @@ from kit import models
 from kit.challengers import Bench, Lease, column, story
 from midstream_engine.errors import SidekickFailed, SidekickTimedOut, StepFailed
 from midstream_engine.sessions import Session, run_bounded
-from midstream_engine.shadowjob import Arrays
+from midstream_engine.shadow.job import Arrays
 
 
 @pytest.mark.parametrize("blocking", [True, False], ids=["thread", "coroutine"])

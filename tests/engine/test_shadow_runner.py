@@ -12,10 +12,10 @@ import numpy as np
 
 from kit import models
 from kit.challengers import WAIT_SECONDS, Bench, Held, Lease, column, one, story
-from midstream_engine.comparison import VariableTally
 from midstream_engine.sessions import Session, run_bounded
-from midstream_engine.shadowjob import Arrays
-from midstream_engine.worker import Worker
+from midstream_engine.shadow.comparison import VariableTally
+from midstream_engine.shadow.job import Arrays
+from midstream_engine.shadow.worker import Worker
 
 # A job's way
 

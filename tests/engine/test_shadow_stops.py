@@ -11,7 +11,7 @@ from kit import models
 from kit.challengers import WAIT_SECONDS, Bench, Held, column, story
 from midstream_engine.errors import StepFailed
 from midstream_engine.sessions import Session
-from midstream_engine.shadowjob import Arrays
+from midstream_engine.shadow.job import Arrays
 
 
 @story

@@ -5,9 +5,9 @@ import functools
 import threading
 
 from kit.challengers import WAIT_SECONDS, Bench, Held, column, one, story
-from midstream_engine.comparison import VariableTally
 from midstream_engine.errors import Overloaded, StepFailed
-from midstream_engine.shadowjob import Arrays
+from midstream_engine.shadow.comparison import VariableTally
+from midstream_engine.shadow.job import Arrays
 
 
 @story

@@ -13,8 +13,8 @@ import yaml
 from kit import sidekicks as kit
 from kit.sidekick_faults import OUTCOMES
 from midstream import manifest
-from midstream_engine import trial
 from midstream_engine.dataplane import STATUS_CODES
+from midstream_engine.revisions import trial
 from midstream_engine.sidekicks import crew, entry, output, sidekick, wire
 from midstream_engine.sidekicks.launch import Limits
 from midstream_engine.sidekicks.settings import SidekickSettings

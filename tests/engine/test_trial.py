@@ -12,7 +12,7 @@ from kit import models
 from kit.live import Live, live, play
 from kit.pipelines import onnx, python, revision
 from midstream_api.engineconfig import RevisionDocument
-from midstream_engine.units import SidekickUnit
+from midstream_engine.steps.units import SidekickUnit
 
 X = [{"name": "x", "dtype": "float32"}]
 BAND = [{"name": "band", "dtype": "string"}]

@@ -15,7 +15,7 @@ from kit.pipelines import python, revision
 from midstream_engine.errors import BadInput, SidekickFailed
 from midstream_engine.schema import Field
 from midstream_engine.sessions import Session
-from midstream_engine.units import bind_onnx, conformed, stacked
+from midstream_engine.steps.units import bind_onnx, conformed, stacked
 from reference import wire, zoo
 from reference.values import Column
 from reference.wire import Sent

@@ -16,9 +16,9 @@ from kit.live import Live, live
 from midstream_api.engineconfig import RevisionDocument
 from midstream_engine.counts import Counts
 from midstream_engine.dataplane import Answer, DataPlane
-from midstream_engine.gate import Gate
-from midstream_engine.revision import State
+from midstream_engine.revisions.revision import State
 from midstream_engine.settings import Settings
+from midstream_engine.web.gate import Gate
 from reference.wire import Sent
 
 WAIT_SECONDS = 60.0

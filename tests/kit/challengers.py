@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from midstream_engine.comparison import ShadowCounts, Tally
-from midstream_engine.shadow import ShadowRunner
-from midstream_engine.shadowjob import Arrays, ShadowJob
+from midstream_engine.shadow.comparison import ShadowCounts, Tally
+from midstream_engine.shadow.job import Arrays, ShadowJob
+from midstream_engine.shadow.runner import ShadowRunner
 
 WAIT_SECONDS = 30.0
 """The longest a test waits for an event before it fails."""

@@ -1,7 +1,7 @@
 """Engine pods as far as a rollout sees them, without processes: folders that arrive late, engines that load and swap.
 
 For tests of the operator's decisions only; the engine's own behaviour is tested on real engines. What an engine does
-here is what `midstream_engine.source` and `policy` say it does.
+here is what `midstream_engine.revisions.source` and `policy` say it does.
 """
 
 import itertools

@@ -10,12 +10,12 @@ from typing import Any
 from kit.folder import entry
 from midstream_api.engineconfig import RevisionDocument
 from midstream_artifacts.cache import Cache
-from midstream_engine.loader import Loader
 from midstream_engine.main import _fetcher, _verified
-from midstream_engine.manager import Fetch, Manager, Wish
-from midstream_engine.marks import Marks
-from midstream_engine.policy import POLICIES, Goal
-from midstream_engine.revision import Revision
+from midstream_engine.revisions.loader import Loader
+from midstream_engine.revisions.manager import Fetch, Manager, Wish
+from midstream_engine.revisions.marks import Marks
+from midstream_engine.revisions.policy import POLICIES, Goal
+from midstream_engine.revisions.revision import Revision
 from midstream_engine.sessions import Session, SessionPool
 from midstream_engine.settings import Settings
 from midstream_engine.sidekicks.pool import Sidekicks

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from kit import oip
 from midstream_engine.dataplane import Answer
-from midstream_engine.gate import Gate
 from midstream_engine.request import HEADERS, Headers, Request
+from midstream_engine.web.gate import Gate
 from reference.values import Column, shape_of
 
 RECORDS = "application/json; format=pandas-records"

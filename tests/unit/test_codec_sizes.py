@@ -7,9 +7,9 @@ import pytest
 from midstream_engine.batch import Facts
 from midstream_engine.codec import AT_ONCE, Codec
 from midstream_engine.errors import BodyTooLarge
-from midstream_engine.flow import learned
 from midstream_engine.request import Headers, Request, Target
 from midstream_engine.schema import Field
+from midstream_engine.steps.flow import learned
 
 LIMIT = 8 * AT_ONCE
 

@@ -8,11 +8,11 @@ import pytest
 
 from kit import models
 from kit.pipelines import onnx, revision
-from midstream_engine.connect import assemble, place_of
 from midstream_engine.errors import LoadError
 from midstream_engine.sessions import Session
-from midstream_engine.steps import Step
-from midstream_engine.units import bind_onnx
+from midstream_engine.steps.connect import assemble, place_of
+from midstream_engine.steps.kinds import Step
+from midstream_engine.steps.units import bind_onnx
 
 
 def made(kind: str, *allowed: bool, folder: Path) -> Step:

@@ -98,7 +98,7 @@ def reasons_of_requests() -> dict[str, int]:
 
 
 def reasons_of_the_config_folder() -> set[str]:
-    return found_below(ENGINE / "source.py")
+    return found_below(ENGINE / "revisions" / "source.py")
 
 
 def reasons_of_loading() -> dict[str, set[str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from midstream_engine.errors import LoadError
-from midstream_engine.marks import MARK_FILE, Marks
+from midstream_engine.revisions.marks import MARK_FILE, Marks
 
 
 def test_a_mark_that_was_left_is_found_by_the_next_engine(tmp_path: Path) -> None:

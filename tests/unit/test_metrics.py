@@ -12,10 +12,10 @@ from midstream_engine.batch import Batch, Checks, Choice, VariantRef
 from midstream_engine.counts import BUCKETS_NS, MAX_SERIES, Counts
 from midstream_engine.errors import BadInput, Overloaded, SidekickFailed, StepFailed
 from midstream_engine.metrics import EngineCollector, Exposition
-from midstream_engine.steps import Run
+from midstream_engine.steps.kinds import Run
 
 if TYPE_CHECKING:
-    from midstream_engine.manager import Manager
+    from midstream_engine.revisions.manager import Manager
     from midstream_engine.sessions import SessionPool
 
 

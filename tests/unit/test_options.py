@@ -10,9 +10,9 @@ from hypothesis.extra import numpy as arrays
 
 from midstream_api.engineconfig import ResolvedModel, ResolvedStep
 from midstream_engine.errors import LoadError
-from midstream_engine.options import check_options, text_for
 from midstream_engine.schema import NUMPY_TYPES, Field
 from midstream_engine.split import canonical, keys_of
+from midstream_engine.steps.options import check_options, text_for
 
 MODEL = ResolvedModel(name="rf", uri="file:///rf.onnx", sha256="a" * 64, size=1)
 NUMBERS = [name for name in NUMPY_TYPES if name != "string"]

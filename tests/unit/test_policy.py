@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from midstream_engine.policy import (
+from midstream_engine.revisions.policy import (
     POLICIES,
     Action,
     Goal,
@@ -20,7 +20,7 @@ from midstream_engine.policy import (
     availability_preserving,
     resource_preserving,
 )
-from midstream_engine.revision import State
+from midstream_engine.revisions.revision import State
 
 NEW = Snapshot(State.NEW)
 PREPARED = Snapshot(State.NEW, prepared=True)

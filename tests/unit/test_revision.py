@@ -8,7 +8,7 @@ import pytest
 from kit.folder import document
 from midstream_api.engineconfig import ResolvedModel
 from midstream_engine.errors import LoadError, contained
-from midstream_engine.revision import IllegalMoveError, Revision, State
+from midstream_engine.revisions.revision import IllegalMoveError, Revision, State
 
 S = State
 LEGAL = {

@@ -23,8 +23,8 @@ from midstream.run.rollout import Death, Refusal
 from midstream.run.wishes import Unusable, Wish
 from midstream.run.worker import Launch, Worker
 from midstream_artifacts.cache import Cache
-from midstream_engine import source
-from midstream_engine.marks import MARK_FILE
+from midstream_engine.revisions import source
+from midstream_engine.revisions.marks import MARK_FILE
 
 MANIFEST = """\
 apiVersion: midstream.dev/v1alpha1

@@ -13,7 +13,7 @@ from midstream.resolve import Resolved
 from midstream.run import folder
 from midstream_api import names
 from midstream_artifacts.cache import Cache
-from midstream_engine import source
+from midstream_engine.revisions import source
 
 
 def resolved(tmp_path: Path, factor: float, *, schema: bool = False) -> Resolved:

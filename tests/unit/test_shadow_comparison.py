@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midstream_engine.comparison import (
+from midstream_engine.schema import NUMPY_TYPES, Array
+from midstream_engine.shadow.comparison import (
     MAX_TALLIES,
     MAX_VARIABLES,
     REST,
@@ -19,7 +20,6 @@ from midstream_engine.comparison import (
     compare,
     size_of,
 )
-from midstream_engine.schema import NUMPY_TYPES, Array
 
 NAN, INF = math.nan, math.inf
 

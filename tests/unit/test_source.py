@@ -16,8 +16,8 @@ from kit.folder import ConfigFolder, document, entry
 from midstream_api import names, version
 from midstream_api.engineconfig import Assignment, ResolvedModel, RevisionDocument
 from midstream_engine.errors import ConfigError
-from midstream_engine.manager import Wish
-from midstream_engine.source import MAX_FILE, Source, read
+from midstream_engine.revisions.manager import Wish
+from midstream_engine.revisions.source import MAX_FILE, Source, read
 
 
 def revision(letter: str, pipeline: str = "house-price") -> RevisionDocument:
@@ -416,7 +416,7 @@ DENIED = """
 import os, sys
 from pathlib import Path
 from midstream_engine.errors import ConfigError
-from midstream_engine.source import read
+from midstream_engine.revisions.source import read
 if os.getuid() == 0:
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)

@@ -7,8 +7,8 @@ import pytest
 
 from kit.folder import ConfigFolder, document, entry
 from midstream_api.engineconfig import ResolvedModel, RevisionDocument
-from midstream_engine.manager import Wish
-from midstream_engine.source import Source
+from midstream_engine.revisions.manager import Wish
+from midstream_engine.revisions.source import Source
 
 
 def revision(letter: str) -> RevisionDocument:
@@ -47,7 +47,7 @@ def test_a_change_in_the_middle_of_a_look_is_obeyed_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int
 ) -> None:
     """Whenever the folder changes, each wish is one state of it, and a poke during a look is heard after it."""
-    monkeypatch.setattr("midstream_engine.source.POLL_SECONDS", 3600.0)
+    monkeypatch.setattr("midstream_engine.revisions.source.POLL_SECONDS", 3600.0)
     folder = ConfigFolder(tmp_path / "config")
     folder.write(A)
     wishes: list[Wish] = []

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from midstream_api.steps import Step
-from midstream_engine.comparison import Outcome
-from midstream_engine.shadow import MAX_BYTES, MAX_JOBS
+from midstream_engine.shadow.comparison import Outcome
+from midstream_engine.shadow.runner import MAX_BYTES, MAX_JOBS
 from midstream_engine.split import HEADER, Chooser, canonical
 
 ROOT = Path(__file__).parents[2]

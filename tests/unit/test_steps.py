@@ -10,12 +10,12 @@ from kit import models
 from kit.folder import model
 from midstream_api.engineconfig import ResolvedStep
 from midstream_engine.batch import Batch
-from midstream_engine.connect import assemble, check_connected, place_of
 from midstream_engine.errors import LoadError, StepFailed
-from midstream_engine.flow import run_here
 from midstream_engine.sessions import Session
-from midstream_engine.steps import ModelStep, Run
-from midstream_engine.units import OnnxUnit, bind_onnx
+from midstream_engine.steps.connect import assemble, check_connected, place_of
+from midstream_engine.steps.flow import run_here
+from midstream_engine.steps.kinds import ModelStep, Run
+from midstream_engine.steps.units import OnnxUnit, bind_onnx
 
 
 def step(path: Path, name: str = "predict", **fields: Any) -> ModelStep:

@@ -23,7 +23,7 @@ from midstream.run.child import Child, Starter
 from midstream.run.rollout import Death
 from midstream_engine import memory
 from midstream_engine.channel import Channel, ChannelClosed, ChannelError, Handler
-from midstream_engine.marks import MARK_FILE
+from midstream_engine.revisions.marks import MARK_FILE
 
 STEADY_SECONDS = 10.0
 """A worker that lived this long is started again at once when it dies."""

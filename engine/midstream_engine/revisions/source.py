@@ -23,8 +23,8 @@ from midstream_api import names
 from midstream_api.engineconfig import Assignment, Index, IndexEntry, RevisionDocument
 from midstream_api.version import version_of
 from midstream_engine.errors import ConfigError
-from midstream_engine.manager import Wish
-from midstream_engine.policy import Goal
+from midstream_engine.revisions.manager import Wish
+from midstream_engine.revisions.policy import Goal
 
 POLL_SECONDS = 0.05
 

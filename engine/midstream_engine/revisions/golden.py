@@ -11,7 +11,7 @@ from midstream_engine.formats.jsontext import dumps
 from midstream_engine.formats.open_rows import OpenReader
 from midstream_engine.formats.records import Reader
 from midstream_engine.sessions import Arrays
-from midstream_engine.units import Unit
+from midstream_engine.steps.units import Unit
 
 
 def read(unit: Unit, place: str, rows: list[dict[str, Any]]) -> Batch:

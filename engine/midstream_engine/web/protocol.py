@@ -30,8 +30,8 @@ from midstream_engine.errors import (
     RequestError,
     TooSlow,
 )
-from midstream_engine.gate import Gate
 from midstream_engine.request import HEADERS, Headers, Request, Target
+from midstream_engine.web.gate import Gate
 
 _LARGE = 64 << 10
 """Bytes of a body that is handed to the socket as it is; smaller ones are copied behind their head."""

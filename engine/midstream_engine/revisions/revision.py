@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from midstream_api.engineconfig import RevisionDocument
-from midstream_engine.connect import routing_fields
 from midstream_engine.errors import LoadError, contained
-from midstream_engine.loader import Loaded
+from midstream_engine.revisions.loader import Loaded
 from midstream_engine.schema import Field
+from midstream_engine.steps.connect import routing_fields
 
 
 class State(enum.StrEnum):

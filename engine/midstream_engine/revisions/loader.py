@@ -15,10 +15,17 @@ import numpy as np
 from midstream_api.engineconfig import ResolvedModel, RevisionDocument
 from midstream_api.model import Framework
 from midstream_api.steps import Placed
-from midstream_engine import golden, memory
+from midstream_engine import memory
 from midstream_engine.batch import Batch, Facts
 from midstream_engine.codec import Codec
-from midstream_engine.connect import (
+from midstream_engine.errors import LoadError, RequestError
+from midstream_engine.events import Emit
+from midstream_engine.expressions.scope import Scope, StepScope
+from midstream_engine.revisions import golden
+from midstream_engine.revisions.trial import try_code
+from midstream_engine.schema import Field, is_fixed
+from midstream_engine.sessions import SessionPool, zeros
+from midstream_engine.steps.connect import (
     assemble,
     check_connected,
     check_names,
@@ -26,16 +33,10 @@ from midstream_engine.connect import (
     place_of,
     routing_fields,
 )
-from midstream_engine.errors import LoadError, RequestError
-from midstream_engine.events import Emit
-from midstream_engine.expressions.scope import Scope, StepScope
-from midstream_engine.flow import is_plain, run_here
-from midstream_engine.options import check_options
-from midstream_engine.schema import Field, is_fixed
-from midstream_engine.sessions import SessionPool, zeros
-from midstream_engine.steps import Run, ShadowStep, SplitStep, Step
-from midstream_engine.trial import try_code
-from midstream_engine.units import (
+from midstream_engine.steps.flow import is_plain, run_here
+from midstream_engine.steps.kinds import Run, ShadowStep, SplitStep, Step
+from midstream_engine.steps.options import check_options
+from midstream_engine.steps.units import (
     OnnxUnit,
     Remote,
     SidekickUnit,

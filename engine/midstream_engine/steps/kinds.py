@@ -1,9 +1,9 @@
 """Steps: one model, a split between variants, or a champion with challengers in its shadow.
 
 The output fields of a step are the input fields of the next, matched by name. Names and types are checked when a
-revision is loaded (`midstream_engine.connect`), so that no request finds out; what Python models do not declare is
-checked when they answer. A step says what is to be run as work for somebody else: the same steps run in the caller's
-thread, and on the event loop where a model runs in a process beside it (`midstream_engine.flow`).
+revision is loaded (`midstream_engine.steps.connect`), so that no request finds out; what Python models do not declare
+is checked when they answer. A step says what is to be run as work for somebody else: the same steps run in the caller's
+thread, and on the event loop where a model runs in a process beside it (`midstream_engine.steps.flow`).
 """
 
 from collections.abc import Awaitable, Generator, Sequence
@@ -17,7 +17,7 @@ from midstream_engine.errors import SidekickFailed, StepFailed
 from midstream_engine.schema import Array, Field
 from midstream_engine.sessions import Arrays
 from midstream_engine.split import Chooser, keys_of
-from midstream_engine.units import OnnxUnit, Unit, conformed, rows_of, stacked
+from midstream_engine.steps.units import OnnxUnit, Unit, conformed, rows_of, stacked
 
 
 @dataclass(slots=True)

@@ -6,10 +6,10 @@ Used on the event loop's thread. Bounds nothing: whoever puts something in looks
 import functools
 from collections.abc import Callable, Mapping
 
-from midstream_engine.comparison import Difference
 from midstream_engine.schema import Array
-from midstream_engine.shadowjob import Arrays, ShadowJob, differences
-from midstream_engine.worker import Worker
+from midstream_engine.shadow.comparison import Difference
+from midstream_engine.shadow.job import Arrays, ShadowJob, differences
+from midstream_engine.shadow.worker import Worker
 
 
 class Comparer:

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from midstream_engine.comparison import Outcome
-from midstream_engine.shadowjob import Arrays, ShadowJob
-from midstream_engine.worker import Worker
+from midstream_engine.shadow.comparison import Outcome
+from midstream_engine.shadow.job import Arrays, ShadowJob
+from midstream_engine.shadow.worker import Worker
 
 
 @dataclass(slots=True, eq=False)

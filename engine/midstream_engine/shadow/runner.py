@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from midstream_engine.comparer import Comparer
-from midstream_engine.comparison import Difference, Outcome, ShadowCounts
 from midstream_engine.schema import Array
-from midstream_engine.shadowjob import (
+from midstream_engine.shadow.comparer import Comparer
+from midstream_engine.shadow.comparison import Difference, Outcome, ShadowCounts
+from midstream_engine.shadow.job import (
     Arrays,
     Found,
     Leased,
@@ -28,8 +28,8 @@ from midstream_engine.shadowjob import (
     run,
     tell,
 )
-from midstream_engine.shadowlane import Asked, Lane, Ticket
-from midstream_engine.worker import IDLE_SECONDS, Worker
+from midstream_engine.shadow.lane import Asked, Lane, Ticket
+from midstream_engine.shadow.worker import IDLE_SECONDS, Worker
 
 MAX_JOBS = 32
 """Of one challenger, waiting and running."""

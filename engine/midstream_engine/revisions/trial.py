@@ -1,8 +1,8 @@
 """One call of Python code before it serves: whether what it gives is what its neighbours and the manifest expect.
 
 The call is made up, one row of zeros, so it can show that an answer is wrong, not that it is right; and that code
-raises on it proves nothing. Golden rows (`midstream_engine.golden`) prove more, and where a model has some it is not
-tried here.
+raises on it proves nothing. Golden rows (`midstream_engine.revisions.golden`) prove more, and where a model has some
+it is not tried here.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from midstream_engine.events import Emit
 from midstream_engine.schema import Field
 from midstream_engine.sessions import Arrays, zeros
 from midstream_engine.sidekicks.sidekick import SidekickMisfit
-from midstream_engine.steps import ShadowStep, Step
-from midstream_engine.units import OnnxUnit, SidekickUnit, Unit, conformed
+from midstream_engine.steps.kinds import ShadowStep, Step
+from midstream_engine.steps.units import OnnxUnit, SidekickUnit, Unit, conformed
 
 LONGEST = 5.0
 """Seconds that one piece of code may take. What is slower on one row is left to requests and golden rows."""

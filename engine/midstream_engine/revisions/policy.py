@@ -8,7 +8,7 @@ fail.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from midstream_engine.revision import State
+from midstream_engine.revisions.revision import State
 
 
 @dataclass(frozen=True, slots=True)

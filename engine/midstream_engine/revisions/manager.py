@@ -16,14 +16,23 @@ from typing import Any
 
 from midstream_api.engineconfig import ResolvedModel, RevisionDocument
 from midstream_engine import memory, scheduling
-from midstream_engine.connect import routing_fields
 from midstream_engine.errors import LoadError, contained
 from midstream_engine.events import Emit
-from midstream_engine.loader import Loaded, Loader
-from midstream_engine.marks import Marks
-from midstream_engine.policy import Action, Goal, Load, Policy, Prepare, Serve, Snapshot, Unload
-from midstream_engine.revision import Revision, State
+from midstream_engine.revisions.loader import Loaded, Loader
+from midstream_engine.revisions.marks import Marks
+from midstream_engine.revisions.policy import (
+    Action,
+    Goal,
+    Load,
+    Policy,
+    Prepare,
+    Serve,
+    Snapshot,
+    Unload,
+)
+from midstream_engine.revisions.revision import Revision, State
 from midstream_engine.schema import Field, differences, lost
+from midstream_engine.steps.connect import routing_fields
 
 Fetch = Callable[[ResolvedModel, Callable[[], bool]], None]
 """fetch(model, cancelled) puts the model's bytes into the cache, or raises LoadError. Blocks."""

@@ -9,7 +9,7 @@ from typing import Any
 from midstream_engine.batch import Batch, elements
 from midstream_engine.schema import is_fixed
 from midstream_engine.sessions import Arrays, spent_ns
-from midstream_engine.steps import (
+from midstream_engine.steps.kinds import (
     Flow,
     ModelStep,
     Run,
@@ -19,7 +19,7 @@ from midstream_engine.steps import (
     Work,
     handed_on,
 )
-from midstream_engine.units import OnnxUnit
+from midstream_engine.steps.units import OnnxUnit
 
 Execute = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a function in a thread."""

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from midstream_engine.comparison import Difference, Outcome, compare
 from midstream_engine.errors import Overloaded, RequestError, SidekickTimedOut, StepFailed
 from midstream_engine.schema import Array
+from midstream_engine.shadow.comparison import Difference, Outcome, compare
 
 Arrays = dict[str, Array]
 

@@ -13,8 +13,8 @@ from midstream_engine.batch import VariantRef
 from midstream_engine.errors import LoadError
 from midstream_engine.schema import Field, list_fields
 from midstream_engine.split import Chooser
-from midstream_engine.steps import ModelStep, ShadowStep, SplitStep, Step
-from midstream_engine.units import OnnxUnit, SidekickUnit, Unit
+from midstream_engine.steps.kinds import ModelStep, ShadowStep, SplitStep, Step
+from midstream_engine.steps.units import OnnxUnit, SidekickUnit, Unit
 
 Bind = Callable[[str, Placed[ResolvedModel]], Unit]
 """bind(step's name, placed model) -> unit; raises LoadError."""

@@ -19,10 +19,10 @@ from midstream_engine.errors import (
     Overloaded,
     RequestError,
 )
-from midstream_engine.gate import Gate
-from midstream_engine.protocol import MAX_TRACE, HotProtocol, bound_to
 from midstream_engine.request import HEADERS, Headers, Request
 from midstream_engine.settings import Settings
+from midstream_engine.web.gate import Gate
+from midstream_engine.web.protocol import MAX_TRACE, HotProtocol, bound_to
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

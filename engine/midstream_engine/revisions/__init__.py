@@ -1,0 +1,1 @@
+"""What the config folder wishes, and how it becomes revisions that serve."""

@@ -1,0 +1,1 @@
+"""Challengers: models that get the rows of a champion and answer nobody."""

@@ -1,0 +1,1 @@
+"""What a pipeline does with a batch: steps, the models in them, and how they are run."""

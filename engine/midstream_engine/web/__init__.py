@@ -1,0 +1,1 @@
+"""The engine over HTTP: connections, requests for inference, and what operators ask."""
