@@ -5,12 +5,19 @@ in a line that nobody reads; so it becomes a failure, with the reason the skip g
 """
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 ALLOWED_SKIPS = Path("tests") / "allowed-skips.txt"
+
+
+def pytest_configure() -> None:
+    """Let processes of tests hear Ctrl-C, also where a shell has started the tests in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
