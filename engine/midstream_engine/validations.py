@@ -73,7 +73,11 @@ class Validator:
         rows: int,
         choices: Sequence[Choice],
     ) -> Checks:
-        """The same as `evaluate`, as an answer has it. choices: of each split step."""
+        """Which validation failed for which row.
+
+        inputs, final: the pipeline's inputs and outputs, each array with `rows` rows. outputs: the same of each step in
+        `steps`, in the order of its fields. choices: of each split step.
+        """
         steps = self.steps
         tables = (inputs, final, *[outputs[name] for name in steps]) if steps else (inputs, final)
         if rows == 1 and self._quick is not None:
@@ -88,35 +92,11 @@ class Validator:
                 pass
         picked = {choice.step: choice.picked for choice in choices}
         if rows == 1:
-            return self._of_one(self._failed_of_one(tables, picked))
-        return Checks(self.names, self.failures, self._failed(tables, rows, picked))
-
-    def evaluate(
-        self,
-        inputs: dict[str, Array],
-        outputs: Mapping[str, dict[str, Array]],
-        final: dict[str, Array],
-        rows: int,
-        picked: Picked,
-    ) -> BoolArray:
-        """Which validation failed for which row, shape (validations, rows).
-
-        inputs, final: the pipeline's inputs and outputs, each array with `rows` rows. outputs: the same of each step in
-        `steps`, in the order of its fields. picked: of each split step.
-        """
-        tables = [inputs, final, *[outputs[name] for name in self.steps]]
-        if rows == 1:
-            return self._of_one(self._failed_of_one(tables, picked)).failed
-        return self._failed(tables, rows, picked)
-
-    def _failed(self, tables: Tables, rows: int, picked: Picked) -> BoolArray:
+            return self._of_one(bytes([each.fails_one(tables, picked) for each in self._checks]))
         failed = np.zeros((len(self._checks), rows), np.bool_)
         for number, check in enumerate(self._checks):
             failed[number] = check.fails(tables, rows, picked)
-        return failed
-
-    def _failed_of_one(self, tables: Tables, picked: Picked) -> bytes:
-        return bytes([check.fails_one(tables, picked) for check in self._checks])
+        return Checks(self.names, self.failures, failed)
 
     def _of_one(self, only: bytes) -> Checks:
         known = self._single.get(only)

@@ -1,7 +1,12 @@
-"""A pipeline with one step of each kind, as expressions see it."""
+"""A pipeline with one step of each kind, as expressions see it, and what they say of its rows."""
 
+from collections.abc import Mapping
+
+from midstream_engine.batch import Choice
 from midstream_engine.expressions.scope import Scope, StepScope
-from midstream_engine.schema import Field
+from midstream_engine.expressions.values import BoolArray
+from midstream_engine.schema import Array, Field
+from midstream_engine.validations import Picked, Validator
 
 INPUTS = (
     Field("tensor", "float32", (3,)),
@@ -30,3 +35,16 @@ SCOPE = Scope(
         StepScope("watched", ANSWER, (("champion", "cnn"),), (("rival", "cnn-2"),)),
     ),
 )
+
+
+def failed_rows(
+    validator: Validator,
+    inputs: dict[str, Array],
+    outputs: Mapping[str, dict[str, Array]],
+    final: dict[str, Array],
+    rows: int,
+    picked: Picked,
+) -> BoolArray:
+    """Which validation failed for which row, shape (validations, rows). picked: by split step, each row's variant."""
+    choices = [Choice(step, (), variants) for step, variants in picked.items()]
+    return validator.check(inputs, outputs, final, rows, choices).failed

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from kit.expressions import failed_rows
 from kit.records import FACTS, result
 from midstream_api.validation import Validation
 from midstream_engine.expressions.scope import Scope, StepScope
@@ -50,6 +51,6 @@ def test_validations_keep_no_long_names() -> None:
     name = _name()
     held = sys.getrefcount(name)
     table = {name: np.ones(1, np.float32)}
-    assert not validator.evaluate({}, {"code": table}, table, 1, {}).any()
+    assert not failed_rows(validator, {}, {"code": table}, table, 1, {}).any()
     del table
     assert held == sys.getrefcount(name)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kit.expressions import ANSWER, INPUTS, SCOPE
+from kit.expressions import ANSWER, INPUTS, SCOPE, failed_rows
 from midstream_api.validation import Validation
 from midstream_engine.expressions.scope import Scope, StepScope
 from midstream_engine.schema import Array, Field
@@ -68,15 +68,20 @@ def judged(
     compiled = validator(text, fail_when=fail_when)
     inputs, of_steps = single(**row), outputs(code)
     picked = {"predict": np.zeros(1, np.intp)}
-    alone = compiled.evaluate(inputs, of_steps, of_steps["watched"], 1, picked)
+    alone = failed_rows(compiled, inputs, of_steps, of_steps["watched"], 1, picked)
     assert alone.shape == (1, 1)
 
     def thrice(table: dict[str, Array]) -> dict[str, Array]:
         return {name: np.concatenate([array] * 3) for name, array in table.items()}
 
     of_steps = {name: thrice(table) for name, table in of_steps.items()}
-    together = compiled.evaluate(
-        thrice(inputs), of_steps, of_steps["watched"], 3, {"predict": np.zeros(3, np.intp)}
+    together = failed_rows(
+        compiled,
+        thrice(inputs),
+        of_steps,
+        of_steps["watched"],
+        3,
+        {"predict": np.zeros(3, np.intp)},
     )
     assert together.tolist() == [[alone.item()] * 3]
     return bool(alone.item())
@@ -206,7 +211,7 @@ def test_text_that_is_not_there_is_no_text(text: str) -> None:
     assert judged(text, fail_when=True, kind=None)
     compiled = validator(text)
     inputs = {name: np.concatenate([each, each]) for name, each in single(kind=None).items()}
-    assert [[False, False]] == compiled.evaluate(inputs, {}, answer([1, 1]), 2, {}).tolist()
+    assert [[False, False]] == failed_rows(compiled, inputs, {}, answer([1, 1]), 2, {}).tolist()
 
 
 @pytest.mark.parametrize(
@@ -235,7 +240,7 @@ def test_each_row_of_a_batch_is_judged_by_itself() -> None:
     )
     rows = [single(), single(flags=[False, True], kind="house"), single(kind="")]
     inputs = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    failed = compiled.evaluate(inputs, {}, answer([99, 101, np.nan]), 3, {})
+    failed = failed_rows(compiled, inputs, {}, answer([99, 101, np.nan]), 3, {})
     assert failed.tolist() == [[False, True, True], [True, True, True], [False, True, True]]
     assert failed.dtype == np.bool_
 
@@ -250,8 +255,8 @@ def test_a_guard_keeps_rows_from_what_cannot_be_told() -> None:
     rows = [single(flags=each) for each in flags]
     inputs = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     wanted = [[False, True, True], [True, True, True]]
-    assert compiled.evaluate(inputs, {}, answer([1, 1, 1]), 3, {}).tolist() == wanted
-    alone = [compiled.evaluate(row, {}, answer([1]), 1, {}) for row in rows]
+    assert failed_rows(compiled, inputs, {}, answer([1, 1, 1]), 3, {}).tolist() == wanted
+    alone = [failed_rows(compiled, row, {}, answer([1]), 1, {}) for row in rows]
     assert np.concatenate(alone, axis=1).tolist() == wanted
 
 
@@ -259,7 +264,7 @@ def test_no_rows_have_no_failures() -> None:
     """A batch of nothing has an answer of nothing."""
     inputs = {name: array[:0] for name, array in single().items()}
     compiled = validator("out.variable[0] < sum(in.loose)", "all(in.tensor < 1)", "in.kind == 'a'")
-    assert compiled.evaluate(inputs, {}, answer([]), 0, {}).shape == (3, 0)
+    assert failed_rows(compiled, inputs, {}, answer([]), 0, {}).shape == (3, 0)
 
 
 def test_a_model_of_a_split_is_judged_where_it_answered() -> None:
@@ -273,7 +278,7 @@ def test_a_model_of_a_split_is_judged_where_it_answered() -> None:
     )
     assert compiled.steps == ("predict",)
     picked = {"predict": np.array([0, 1, 2], np.intp)}
-    failed = compiled.evaluate({}, {"predict": answer([1, 2, 3])}, {}, 3, picked)
+    failed = failed_rows(compiled, {}, {"predict": answer([1, 2, 3])}, {}, 3, picked)
     wanted = [
         [True, False, False],
         [False, True, True],
@@ -284,7 +289,7 @@ def test_a_model_of_a_split_is_judged_where_it_answered() -> None:
     assert failed.tolist() == wanted
     for row, variant in enumerate(picked["predict"]):
         alone = {"predict": np.array([variant], np.intp)}
-        one = compiled.evaluate({}, {"predict": answer([1])}, {}, 1, alone)
+        one = failed_rows(compiled, {}, {"predict": answer([1])}, {}, 1, alone)
         assert one[:, 0].tolist() == [line[row] for line in wanted]
 
 
@@ -316,11 +321,11 @@ def test_lists_may_have_their_own_length_in_each_row() -> None:
         [True, False, True, True],
         [False, False, False, True],
     ]
-    failed = compiled.evaluate({"flag": flags}, {}, {"found": found}, 4, {})
+    failed = failed_rows(compiled, {"flag": flags}, {}, {"found": found}, 4, {})
     assert failed.tolist() == wanted
     for row in range(4):
-        one = compiled.evaluate(
-            {"flag": flags[row : row + 1]}, {}, {"found": found[row : row + 1]}, 1, {}
+        one = failed_rows(
+            compiled, {"flag": flags[row : row + 1]}, {}, {"found": found[row : row + 1]}, 1, {}
         )
         assert one[:, 0].tolist() == [line[row] for line in wanted]
 
@@ -366,7 +371,7 @@ def test_many_shapes_of_undeclared_outputs_do_not_pile_up() -> None:
     for dimensions in range(1, 9):
         for dtype in "bhilBHILfd":
             array = np.ones((1,) * dimensions, dtype)
-            failed = compiled.evaluate({}, {"code": {"x": array * 2}}, {}, 1, {})
+            failed = failed_rows(compiled, {}, {"code": {"x": array * 2}}, {}, 1, {})
             assert not failed.any()
             (check,) = compiled._checks  # noqa: SLF001 - nothing outside shows it
             assert len(check.compiled) <= 32
@@ -416,7 +421,7 @@ def test_a_field_that_is_not_there_is_told_of_once() -> None:
     assert compiled is not None
     gives = {"band": np.array([1.0, -1.0]), "price": np.array([1.0, 1.0])}
     for _ in range(2):
-        failed = compiled.evaluate({}, {"a": gives}, gives, 2, {})
+        failed = failed_rows(compiled, {}, {"a": gives}, gives, 2, {})
         assert failed.tolist() == [[True, True], [True, True], [False, True]]
     said = "gives 'band', 'price'; rows without it fail it"
     low = {
@@ -448,8 +453,8 @@ def test_a_sum_does_not_depend_on_the_batch() -> None:
         scope=Scope(fields, (StepScope("a", fields, ((None, "m"),)),)),
     )
     for batch in (rows, np.asfortranarray(rows), rows[:, ::-1][:, ::-1]):
-        failed = compiled.evaluate({"x": batch}, {}, {}, 50, {})
+        failed = failed_rows(compiled, {"x": batch}, {}, {}, 50, {})
         assert (~failed[:, :10]).tolist() == np.eye(10, dtype=bool).tolist()
         for row in range(10):
-            alone = compiled.evaluate({"x": batch[row : row + 1]}, {}, {}, 1, {})
+            alone = failed_rows(compiled, {"x": batch[row : row + 1]}, {}, {}, 1, {})
             assert alone[:, 0].tolist() == failed[:, row].tolist()

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from kit.expressions import failed_rows
 from midstream_api.syntax import (
     Binary,
     Boolean,
@@ -302,8 +303,8 @@ def test_engine_and_reference_agree(root: Node, seed: int, rows: int, fails_when
     ]
 
     def failed(world: World) -> list[bool]:
-        flags = compiled.evaluate(
-            world.inputs, world.steps, world.steps["predict"], world.rows, world.picked
+        flags = failed_rows(
+            compiled, world.inputs, world.steps, world.steps["predict"], world.rows, world.picked
         )
         return [bool(flag) for flag in flags[0]]
 
@@ -355,8 +356,8 @@ def test_what_does_not_fit_is_refused_at_load_or_fails_its_rows(root: Node, seed
         assert compiled is not None
         world = World(seed, 2)
         for each in (world, world.only(0)):
-            compiled.evaluate(
-                each.inputs, each.steps, each.steps["predict"], each.rows, each.picked
+            failed_rows(
+                compiled, each.inputs, each.steps, each.steps["predict"], each.rows, each.picked
             )
         reason = "InvalidValidation"
     assert reason == "InvalidValidation"
