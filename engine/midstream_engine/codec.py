@@ -11,7 +11,6 @@ from midstream_engine.errors import BodyTooLarge
 from midstream_engine.formats.answers import AnswerWriter, ColumnarWriter, RecordsWriter
 from midstream_engine.formats.arrow_answers import ArrowWriter
 from midstream_engine.formats.arrow_rows import ArrowReader
-from midstream_engine.formats.columns import quiet
 from midstream_engine.formats.encoding import decode, encode
 from midstream_engine.formats.negotiation import Format, answer_format, request_format
 from midstream_engine.formats.open_rows import OpenReader
@@ -67,11 +66,6 @@ class Asked:
             body, lines = encode(body, self.encodings)
             headers += lines
         return headers, body
-
-
-def prepare_thread() -> None:
-    """To be called by each thread that reads: what numpy is told about numbers too large is told thread by thread."""
-    quiet()
 
 
 class Codec:

@@ -17,7 +17,7 @@ from typing import Any
 
 from midstream_engine.batch import Result, elements
 from midstream_engine.challenged import Challenged, Room
-from midstream_engine.codec import Asked, prepare_thread
+from midstream_engine.codec import Asked
 from midstream_engine.counts import Counts
 from midstream_engine.errors import (
     BadInput,
@@ -37,6 +37,7 @@ from midstream_engine.errors import (
     UnknownPipeline,
     UnsupportedMediaType,
 )
+from midstream_engine.formats.columns import quiet
 from midstream_engine.formats.jsontext import dumps
 from midstream_engine.job import Job, is_much_to_write, kept_bytes, patiently
 from midstream_engine.recent import Recent
@@ -87,7 +88,7 @@ class DataPlane:
         self._manager = manager
         self.counts = counts
         self._settings = settings
-        self._threads = ThreadPoolExecutor(settings.threads, "midstream-infer", prepare_thread)
+        self._threads = ThreadPoolExecutor(settings.threads, "midstream-infer", quiet)
         self._waits = settings.policy == "resource"
         self._shadows = ShadowRunner(counts.shadows, max_asked=settings.max_connections // 2)
         self.recent = Recent(settings.recent_rows)
@@ -209,7 +210,6 @@ class DataPlane:
         self._check_room(len(request.body))
         loop = asyncio.get_running_loop()
         read = functools.partial(loaded.codec.read, request, self._settings.max_body)
-
         release = self._hold(revision, len(request.body))
 
         async def work() -> Answer:

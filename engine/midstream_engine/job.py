@@ -16,13 +16,10 @@ from midstream_engine.revisions.loader import Loaded
 from midstream_engine.revisions.revision import Revision
 from midstream_engine.sessions import Arrays, spent_ns
 from midstream_engine.shadow.comparison import size_of
-from midstream_engine.steps.flow import run_here
+from midstream_engine.steps.flow import FEW, run_here
 from midstream_engine.steps.kinds import Run, SplitStep
 
 _T = TypeVar("_T")
-
-_FEW = 1000
-"""Rows, or rows and validations, that are written and judged between two other requests."""
 
 _GRACE_SECONDS = 1.0
 """For a step that was told to stop."""
@@ -75,11 +72,11 @@ class Job:
 def is_much_to_write(job: Job) -> bool:
     """Whether what follows the steps takes long: rows of different shapes are judged one by one."""
     rows = job.run.batch.rows
-    if rows <= _FEW:
+    if rows <= FEW:
         return False
     validator = job.loaded.validator
     return bool(job.asked.encodings) or (
-        validator is not None and rows * len(validator.names) > _FEW
+        validator is not None and rows * len(validator.names) > FEW
     )
 
 

@@ -1,7 +1,5 @@
 """Python code is called once before it serves: a wrong answer is refused, code that raises is told of."""
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 from kit import models
 from kit.live import Live, live, play
 from kit.pipelines import onnx, python, revision
+from kit.story import story
 from midstream_api.engineconfig import RevisionDocument
 from midstream_engine.steps.units import SidekickUnit
 
@@ -19,17 +18,6 @@ BAND = [{"name": "band", "dtype": "string"}]
 TWICE = "def process(inputs):\n    return {'y': inputs['x'] * 2}\n"
 Y = [{"name": "y", "dtype": "float32"}]
 LAST = "def process(inputs):\n    return {'z': inputs['y'] * 2}\n"
-
-
-def story(function: Callable[[Path], Any]) -> Callable[[Path], None]:
-    """Make an async test one that pytest can run."""
-
-    @functools.wraps(function)
-    def run(tmp_path: Path) -> None:
-        play(lambda: function(tmp_path))
-
-    del run.__wrapped__  # pytest would look through it
-    return run
 
 
 def gives(what: str, **fields: Any) -> dict[str, Any]:

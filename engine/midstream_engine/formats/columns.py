@@ -25,9 +25,9 @@ from midstream_engine.schema import Array, Field, list_fields, shape_text
 
 
 def quiet() -> None:
-    """Of the calling thread: a number too large for its type becomes infinite and is then refused with its place.
+    """To be called by each thread that reads: numpy's warning of a number too large for its type adds nothing.
 
-    numpy's own warning adds nothing.
+    It becomes infinite and is then refused with its place.
     """
     np.seterr(over="ignore", invalid="ignore")
 

@@ -24,8 +24,8 @@ from midstream_engine.steps.units import OnnxUnit
 Execute = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a function in a thread."""
 
-_FEW = 1000
-"""Rows for which a split chooses between two other requests."""
+FEW = 1000
+"""Rows that Python goes through one by one between two other requests."""
 
 
 def learned(known: float, took: float, load: int, limit: float) -> float:
@@ -139,7 +139,7 @@ async def run_beside(
             fields = handed_on(outputs, before, step)
         start = time.perf_counter_ns()
         # To choose and to gather costs as much as some models do.
-        apart = run.batch.rows > _FEW and isinstance(step, SplitStep)
+        apart = run.batch.rows > FEW and isinstance(step, SplitStep)
         flow = step.flow(fields, run)
         sent: Any = None
         try:
